@@ -1,0 +1,4 @@
+// Command patronus is the SD-WAN appliance.
+package main
+
+func main() {}
