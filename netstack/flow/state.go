@@ -30,13 +30,11 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// TCP flags (RFC 9293, 3.1).
 const (
-	fin uint8 = 1 << iota
-	syn
-	rst
-	_ // PSH
-	ack
+	fin = packet.FlagFIN
+	syn = packet.FlagSYN
+	rst = packet.FlagRST
+	ack = packet.FlagACK
 )
 
 // The flow's state word: the State in the low byte, and what goes with it.
