@@ -107,7 +107,7 @@ func BenchmarkRun(b *testing.B) {
 		packets, bytes, flags := 0, 0, uint8(0)
 		packet.Decode(p, &first)
 		for range run {
-			if packet.Decode(p, &in) != 0 || in.Key != first.Key {
+			if packet.Decode(p, &in) != 0 || !Same(&in.Key, &first.Key) {
 				b.Fatal("not one run")
 			}
 			packets, bytes, flags = packets+1, bytes+int(in.Length), flags|in.Flags
@@ -150,6 +150,28 @@ func BenchmarkPacketParallel(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkBothWays is a LAN reader and a peer's goroutine on the two directions
+// of one flow, a run of packets at a time.
+func BenchmarkBothWays(b *testing.B) {
+	t, mem := load(1)
+	var in packet.Info
+	packet.Decode(mem, &in)
+	var worker atomic.Int32
+	b.SetParallelism(1)
+	b.RunParallel(func(pb *testing.PB) {
+		k := in.Key
+		if worker.Add(1)%2 == 0 {
+			k = k.Reverse()
+		}
+		now := second
+		for pb.Next() {
+			f, forward := t.Lookup(&k)
+			f.Observe(forward, 1, 40, ack, now)
+			now += 100
+		}
+	})
 }
 
 func BenchmarkLookup(b *testing.B) {

@@ -50,7 +50,7 @@ func (f *Flow) Hash() uint64 { return f.table.seeds.hash(&f.key) }
 
 // Forward reports whether k, one of the flow's two keys, is the direction of
 // its first packet.
-func (f *Flow) Forward(k *packet.Key) bool { return same(k, &f.key) }
+func (f *Flow) Forward(k *packet.Key) bool { return Same(k, &f.key) }
 
 // State is how far the conversation has come.
 func (f *Flow) State() State { return State(f.state.Load() & stateMask) }

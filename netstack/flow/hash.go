@@ -46,8 +46,9 @@ func (s *seeds) hash(k *packet.Key) uint64 {
 	return fold((a+b)^s[3], uint64(k.Proto)^s[4])
 }
 
-// same reports whether a and b are the same key.
-func same(a, b *packet.Key) bool {
+// Same reports whether a and b are equal. It is several times faster than ==,
+// which compares the fields of a key one by one: for finding runs of packets.
+func Same(a, b *packet.Key) bool {
 	return word(&a.Src, 0)^word(&b.Src, 0)|
 		word(&a.Src, 8)^word(&b.Src, 8)|
 		word(&a.Dst, 0)^word(&b.Dst, 0)|

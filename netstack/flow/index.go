@@ -65,7 +65,7 @@ func (t *Table) find(k *packet.Key, h uint64) (f *Flow, forward bool) {
 			if f == nil {
 				continue
 			}
-			if same(k, &f.key) {
+			if Same(k, &f.key) {
 				return f, true
 			}
 			if opposite(k, &f.key) {
