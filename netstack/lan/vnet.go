@@ -85,7 +85,7 @@ func vnetFor(g *packet.GSO, version uint8, l2 int) vnetHeader {
 // that must be dropped.
 func (h *vnetHeader) metadata(b *packet.Buffer, l2 int) (Drop, bool) {
 	size := len(b.Bytes)
-	b.GSO = packet.GSO{}
+	b.GSO, b.Info = packet.GSO{}, packet.Info{}
 	if h.flags&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM != 0 {
 		start := int(h.csumStart) - l2
 		if start < ipv4Len || start+int(h.csumOffs)+2 > size {
