@@ -63,8 +63,16 @@ func newDevice(fd int, name string) (*device, error) {
 // control runs f with the descriptor, which stays valid until f returns.
 func (d *device) control(f func(fd uintptr)) error { return d.closed(d.conn.Control(f)) }
 
-// read calls f until it returns true, waiting for readability in between.
-func (d *device) read(f func(fd uintptr) bool) error { return d.closed(d.conn.Read(f)) }
+// read calls f until it returns true, waiting for readability in between. An
+// error other than net.ErrClosed means that the poller has nothing left to wait
+// for.
+func (d *device) read(f func(fd uintptr) bool) error {
+	err := d.closed(d.conn.Read(f))
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return err
+}
 
 func (d *device) closed(err error) error {
 	if errors.Is(err, os.ErrClosed) {

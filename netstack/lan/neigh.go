@@ -85,38 +85,14 @@ func (n *neighbours) lookup(a *packet.Addr, now int64) ([6]byte, bool) {
 // hold keeps a copy of p, complete but without a link header, until its next
 // hop has answered, or drops and counts it. The first packet asks.
 func (n *neighbours) hold(a packet.Addr, p *Out, now int64) {
-	why, ask := DropRefused, false
-	n.mu.Lock()
-	q := n.asked[a]
-	switch {
-	case n.closed:
-	case q == nil:
-		if n.waiting >= maxWaiting {
-			n.sweep(now)
-		}
-		if n.waiting >= maxWaiting {
-			why = DropNeighbours
-			break
-		}
-		q = &question{until: now + int64(resolveTime)}
-		n.asked[a] = q
-		n.waiting++
-		ask = true
-	case now < q.until && q.silent:
-		why, q = DropUnreachable, nil
-	case now >= q.until:
-		if q.silent {
-			if n.waiting >= maxWaiting {
-				why, q = DropNeighbours, nil
-				break
-			}
-			q.silent = false
-			n.waiting++
-		}
-		q.until = now + int64(resolveTime)
-		ask = true
+	if len(p.Bytes) > packet.SmallSize-packet.Headroom {
+		// A superpacket would be a lot of memory; flows begin with small packets.
+		n.count.drop(DropNeighbourQueue, segments(&p.GSO, len(p.Bytes)))
+		return
 	}
-	if q == nil || n.closed {
+	n.mu.Lock()
+	q, ask, why := n.questionLocked(a, now)
+	if q == nil {
 		n.mu.Unlock()
 		n.count.drop(why, 1)
 		return
@@ -134,7 +110,35 @@ func (n *neighbours) hold(a packet.Addr, p *Out, now int64) {
 	}
 }
 
-// bufferOf copies p.
+// questionLocked returns the question that is open for a, and whether it is to
+// be put now; nil and the reason if there is to be none.
+func (n *neighbours) questionLocked(a packet.Addr, now int64) (q *question, ask bool, why Drop) {
+	if n.closed {
+		return nil, false, DropLinkDown
+	}
+	q = n.asked[a]
+	switch {
+	case q != nil && now < q.until && q.silent:
+		return nil, false, DropUnreachable
+	case q != nil && now < q.until:
+		return q, false, 0
+	case q != nil && !q.silent: // the resolver has lost it
+		q.until = now + int64(resolveTime)
+		return q, true, 0
+	}
+	if n.waiting >= maxWaiting {
+		n.sweep(now)
+	}
+	if n.waiting >= maxWaiting {
+		return nil, false, DropNeighbours
+	}
+	q = &question{until: now + int64(resolveTime)}
+	n.asked[a] = q
+	n.waiting++
+	return q, true, 0
+}
+
+// bufferOf copies p, which is borrowed.
 func bufferOf(p *Out) *packet.Buffer {
 	b := packet.Get(len(p.Bytes))
 	copy(b.Bytes, p.Bytes)
