@@ -73,37 +73,45 @@ func (l *DelayLine) Dropped() uint64 {
 // before it returns. borrowed: packets. At most one goroutine may call it per Lane.
 func (a *Lane) Enter(packets [][]byte, overhead int, now time.Time) {
 	l := a.line
-	start := 0 // of the run of packets that go straight through
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a.waiting == 0 {
+		packets = a.through(packets, overhead, now)
+	}
+	for _, p := range packets {
+		l.offer(p, len(p)+overhead, a, now)
+	}
+}
+
+// through emits packets up to the first that is held, and returns those behind
+// it. The mutex is free while it emits, and nothing waits then: so the task
+// neither emits to the same Output meanwhile nor lets anything overtake.
+func (a *Lane) through(packets [][]byte, overhead int, now time.Time) (rest [][]byte) {
+	start := 0
+	emit := func(end int) {
+		if end > start {
+			a.line.mu.Unlock()
+			a.out.Emit(packets[start:end])
+			a.line.mu.Lock()
+		}
+		start = end + 1
+	}
 	for i, p := range packets {
 		size := len(p) + overhead
-		if a.waiting > 0 {
-			l.offer(p, size, a, now)
-			continue
-		}
 		at, n := a.straight(size, now)
 		if n == 1 && at.passed == len(a.shapers) && !at.times[0].After(now) {
 			continue
 		}
-		// The first that is lost or held ends the run; the run must be out before
-		// the task can see what is held.
-		if i > start {
-			l.mu.Unlock()
-			a.out.Emit(packets[start:i])
-			l.mu.Lock()
-		}
-		start = i + 1
+		emit(i)
 		for _, t := range at.times[:n] {
-			l.push(t, p, size, a.shapers[at.passed:], a)
+			a.line.push(t, p, size, a.shapers[at.passed:], a)
 		}
 		if n > 0 {
-			start = len(packets)
+			return packets[i+1:]
 		}
 	}
-	l.mu.Unlock()
-	if start < len(packets) {
-		a.out.Emit(packets[start:])
-	}
+	emit(len(packets))
+	return nil
 }
 
 // stop is where a packet was held, and until when.
