@@ -1,0 +1,93 @@
+package lan
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/jsimonetti/rtnetlink/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Route is a prefix that the kernel sends into an interface; an invalid Via
+// means that the prefix is on the link.
+type Route struct {
+	Prefix netip.Prefix
+	Via    netip.Addr
+}
+
+// Link is how an interface of the kernel is to be.
+type Link struct {
+	Name      string
+	MTU       int // bytes
+	Addresses []netip.Prefix
+	Routes    []Route
+}
+
+// ConfigureLink sets MTU, addresses and routes and brings the interface up. It
+// adds and replaces; it removes nothing, so it may be repeated. It needs
+// CAP_NET_ADMIN.
+func ConfigureLink(l Link) error {
+	ifc, err := net.InterfaceByName(l.Name)
+	if err != nil {
+		return fmt.Errorf("configure %s: %w", l.Name, err)
+	}
+	conn, err := rtnetlink.Dial(nil)
+	if err != nil {
+		return fmt.Errorf("configure %s: %w", l.Name, err)
+	}
+	defer conn.Close()
+	index := uint32(ifc.Index)
+	for _, a := range l.Addresses {
+		if err := conn.Address.New(addressMessage(index, a)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("configure %s: add address %v: %w", l.Name, a, err)
+		}
+	}
+	err = conn.Link.Set(&rtnetlink.LinkMessage{
+		Family: unix.AF_UNSPEC, Index: index,
+		Flags: unix.IFF_UP, Change: unix.IFF_UP,
+		Attributes: &rtnetlink.LinkAttributes{MTU: uint32(l.MTU)},
+	})
+	if err != nil {
+		return fmt.Errorf("configure %s: bring up: %w", l.Name, err)
+	}
+	for _, r := range l.Routes {
+		if err := conn.Route.Replace(routeMessage(index, r)); err != nil {
+			return fmt.Errorf("configure %s: add route %v: %w", l.Name, r.Prefix, err)
+		}
+	}
+	return nil
+}
+
+func addressMessage(index uint32, a netip.Prefix) *rtnetlink.AddressMessage {
+	ip := net.IP(a.Addr().AsSlice())
+	m := &rtnetlink.AddressMessage{
+		Family: unix.AF_INET, PrefixLength: uint8(a.Bits()), Scope: unix.RT_SCOPE_UNIVERSE, Index: index,
+		Attributes: &rtnetlink.AddressAttributes{Address: ip, Local: ip},
+	}
+	if a.Addr().Is6() {
+		m.Family = unix.AF_INET6
+		// A TUN device has no link to detect duplicates on.
+		m.Flags, m.Attributes.Flags = unix.IFA_F_NODAD, unix.IFA_F_NODAD
+	}
+	return m
+}
+
+func routeMessage(index uint32, r Route) *rtnetlink.RouteMessage {
+	m := &rtnetlink.RouteMessage{
+		Family: unix.AF_INET, DstLength: uint8(r.Prefix.Bits()), Table: unix.RT_TABLE_MAIN,
+		Protocol: unix.RTPROT_STATIC, Scope: unix.RT_SCOPE_LINK, Type: unix.RTN_UNICAST,
+		Attributes: rtnetlink.RouteAttributes{
+			Dst: r.Prefix.Masked().Addr().AsSlice(), OutIface: index, Table: unix.RT_TABLE_MAIN,
+		},
+	}
+	if r.Prefix.Addr().Is6() {
+		m.Family = unix.AF_INET6
+	}
+	if r.Via.IsValid() {
+		m.Scope = unix.RT_SCOPE_UNIVERSE
+		m.Attributes.Gateway = r.Via.AsSlice()
+	}
+	return m
+}
