@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -44,6 +45,9 @@ func (d Descriptor) Open() (int, error) { return int(d), nil }
 type device struct {
 	file *os.File
 	conn syscall.RawConn
+	// gone is set before the file is closed: the poller has no error that is
+	// exported for it.
+	gone atomic.Bool
 }
 
 func newDevice(fd int, name string) (*device, error) {
@@ -60,32 +64,35 @@ func newDevice(fd int, name string) (*device, error) {
 	return &device{file: file, conn: conn}, nil
 }
 
-// control runs f with the descriptor, which stays valid until f returns.
-func (d *device) control(f func(fd uintptr)) error { return d.closed(d.conn.Control(f)) }
+// control runs f with the descriptor, which stays valid until f returns. Its
+// error is net.ErrClosed.
+func (d *device) control(f func(fd uintptr)) error {
+	if d.conn.Control(f) != nil {
+		return net.ErrClosed
+	}
+	return nil
+}
 
 // read calls f until it returns true, waiting for readability in between. An
 // error other than net.ErrClosed means that the poller has nothing left to wait
 // for.
 func (d *device) read(f func(fd uintptr) bool) error {
-	err := d.closed(d.conn.Read(f))
-	if err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("%w: %w", ErrGone, err)
-	}
-	return err
-}
-
-func (d *device) closed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
+	err := d.conn.Read(f)
+	switch {
+	case err == nil:
+		return nil
+	case d.gone.Load():
 		return net.ErrClosed
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrGone, err)
 }
 
+// close ends a read and waits for a write.
 func (d *device) close() error {
-	if err := d.closed(d.file.Close()); err != nil && !errors.Is(err, net.ErrClosed) {
-		return err
+	if d.gone.Swap(true) {
+		return nil
 	}
-	return nil
+	return d.file.Close()
 }
 
 // waitWritable waits for at most sendWait and reports whether fd can be
