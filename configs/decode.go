@@ -117,6 +117,10 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 		d.add(n, path, given(n), "%s", "is not a list")
 		return
 	}
+	if len(n.Content) > maxList {
+		d.add(n, path, "", "has %d entries; the most is %d", len(n.Content), maxList)
+		return
+	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 	for i, item := range n.Content {
 		if isNull(item) {

@@ -11,6 +11,7 @@ const (
 	maxText  = 1 << 20 // bytes
 	maxDepth = 64      // nested mappings and sequences
 	maxMarks = 100_000 // places where a YAML node may begin
+	maxList  = 16_384  // entries of one list
 )
 
 // guard refuses text that is not worth giving to the YAML parser: too long,
