@@ -22,9 +22,9 @@ var ErrExposed = errors.New("readable by others")
 // format, even inside other values, and cannot be marshalled. The zero value
 // is no key. It is safe to copy and to share.
 type PrivateKey struct {
-	// A pointer, because fmt reads unexported fields by reflection, past any
-	// Format method: of a pointer it shows only the address.
-	secret *[32]byte
+	// A function, because fmt reads unexported fields by reflection, past any
+	// Format method, and follows pointers: of a function it shows the address.
+	secret func() [32]byte
 }
 
 // GenerateKey makes a new private key from the system's random source.
@@ -38,7 +38,7 @@ func GenerateKey() PrivateKey {
 func clamp(b [32]byte) PrivateKey {
 	b[0] &= 248
 	b[31] = b[31]&127 | 64
-	return PrivateKey{secret: &b}
+	return PrivateKey{secret: func() [32]byte { return b }}
 }
 
 // ParsePrivateKey reads the base64 form; errors do not repeat the text.
@@ -84,7 +84,8 @@ func (k PrivateKey) Public() Key {
 	if k.secret == nil {
 		return Key{}
 	}
-	private, err := ecdh.X25519().NewPrivateKey(k.secret[:])
+	b := k.secret()
+	private, err := ecdh.X25519().NewPrivateKey(b[:])
 	if err != nil {
 		return Key{} // only a wrong length, which the type rules out
 	}
@@ -96,7 +97,7 @@ func (k PrivateKey) Bytes() [32]byte {
 	if k.secret == nil {
 		return [32]byte{}
 	}
-	return *k.secret
+	return k.secret()
 }
 
 // Reveal is the secret in base64, for the file or the person it is made for.
@@ -104,7 +105,8 @@ func (k PrivateKey) Reveal() string {
 	if k.secret == nil {
 		return ""
 	}
-	return base64.StdEncoding.EncodeToString(k.secret[:])
+	b := k.secret()
+	return base64.StdEncoding.EncodeToString(b[:])
 }
 
 // Equal compares in constant time.

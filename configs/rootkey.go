@@ -15,12 +15,18 @@ import (
 
 // RootKey is the Ed25519 key (RFC 8032) that signs the revisions of a fabric.
 // Like [PrivateKey] it never prints. It is immutable and safe to share.
-type RootKey struct{ private *ed25519.PrivateKey }
+type RootKey struct {
+	private func() ed25519.PrivateKey // a function for the same reason as in PrivateKey
+}
+
+func newRootKey(private ed25519.PrivateKey) *RootKey {
+	return &RootKey{private: func() ed25519.PrivateKey { return private }}
+}
 
 // GenerateRootKey makes a new root key from the system's random source.
 func GenerateRootKey() *RootKey {
 	_, private, _ := ed25519.GenerateKey(nil) // the system's source, which never fails: it ends the program instead
-	return &RootKey{private: &private}
+	return newRootKey(private)
 }
 
 // LoadRootKey reads the PKCS #8 PEM file that [RootKey.WriteFile] writes. A
@@ -43,7 +49,7 @@ func LoadRootKey(file string) (*RootKey, error) {
 	if !ok {
 		return nil, fmt.Errorf(wrong, file)
 	}
-	return &RootKey{private: &private}, nil
+	return newRootKey(private), nil
 }
 
 // LoadOrCreateRootKey reads the root key, or makes and keeps one if there is
@@ -65,7 +71,7 @@ func LoadOrCreateRootKey(file string) (key *RootKey, created bool, err error) {
 
 // WriteFile keeps the key in a new file of mode 0600; it never overwrites one.
 func (k *RootKey) WriteFile(file string) error {
-	der, err := x509.MarshalPKCS8PrivateKey(*k.private)
+	der, err := x509.MarshalPKCS8PrivateKey(k.private())
 	if err != nil {
 		return fmt.Errorf("write root key: %w", err)
 	}
@@ -77,9 +83,9 @@ func (k *RootKey) WriteFile(file string) error {
 }
 
 // Public is what others verify with.
-func (k *RootKey) Public() ed25519.PublicKey { return k.private.Public().(ed25519.PublicKey) }
+func (k *RootKey) Public() ed25519.PublicKey { return k.private().Public().(ed25519.PublicKey) }
 
-func (k *RootKey) sign(message []byte) []byte { return ed25519.Sign(*k.private, message) }
+func (k *RootKey) sign(message []byte) []byte { return ed25519.Sign(k.private(), message) }
 
 // String is "(private)".
 func (k *RootKey) String() string { return hidden }
