@@ -38,17 +38,20 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 		d.add(n, path, given(n), "%s", "is not a mapping of keys to values")
 		return
 	}
+	var seen uint64 // by index of the field
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode || key.Tag == "!!merge" {
 			continue // refused by checkTree
 		}
-		field, ok := fieldOf(v, key.Value)
-		if !ok {
+		field := fieldOf(v.Type(), key.Value)
+		switch {
+		case field < 0:
 			d.add(key, join(path, key.Value), "", "unknown key%s", suggestion(key.Value, v.Type()))
-			continue
+		case seen>>field&1 == 0: // a second one is refused by checkTree
+			d.value(value, v.Field(field), join(path, key.Value))
+			seen |= 1 << field
 		}
-		d.value(value, field, join(path, key.Value))
 	}
 }
 
@@ -61,14 +64,14 @@ func keyOf(f reflect.StructField) string {
 	return key
 }
 
-func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
-	t := v.Type()
+// fieldOf is the index of the field that has a key, -1 if there is none.
+func fieldOf(t reflect.Type, key string) int {
 	for i := range t.NumField() {
 		if k := keyOf(t.Field(i)); k != "" && k == key {
-			return v.Field(i), true
+			return i
 		}
 	}
-	return reflect.Value{}, false
+	return -1
 }
 
 // suggestion names the known key that looks most like a wrong one.
@@ -115,6 +118,10 @@ func distance(a, b string, limit int) int {
 func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.SequenceNode {
 		d.add(n, path, given(n), "%s", "is not a list")
+		return
+	}
+	if len(n.Content) > maxList {
+		d.add(n, path, "", "has %d entries; the most is %d", len(n.Content), maxList)
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))

@@ -10,7 +10,8 @@ import (
 const (
 	maxText  = 1 << 20 // bytes
 	maxDepth = 64      // nested mappings and sequences
-	maxMarks = 100_000 // places where a YAML node may begin
+	maxMarks = 65_536  // places where a YAML node may begin; a site takes about 30
+	maxList  = 16_384  // entries of one list
 )
 
 // guard refuses text that is not worth giving to the YAML parser: too long,
