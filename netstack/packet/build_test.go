@@ -86,7 +86,7 @@ func tcpPacket(t testing.TB, v6 bool, payload int) []byte {
 }
 
 func udpPacket(t testing.TB, v6 bool, payload int) []byte {
-	return spec{v6: v6, l4: &layers.UDP{SrcPort: 5000, DstPort: 53}, payload: pattern(payload)}.build(t)
+	return spec{v6: v6, l4: &layers.UDP{SrcPort: 5000, DstPort: 7777}, payload: pattern(payload)}.build(t)
 }
 
 // pattern is n bytes of which no two 16-bit words in a row are the same.
