@@ -68,7 +68,7 @@ func (p *parser) flowValue() int32 {
 		return p.flow()
 	case '"', '\'':
 		return p.quoted()
-	case ':', '|', '>':
+	case ':', '|', '>', '?':
 		p.fail(p.pos, "a value that starts with %q needs quotes here", c)
 	case '-':
 		if p.blank(p.pos + 1) {
