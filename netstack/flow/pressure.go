@@ -3,8 +3,9 @@ package flow
 // sampleSize is how many flows compete when one has to go. Each costs one
 // cache miss; 16 come close to the oldest of all (Redis' approximated LRU
 // takes 5 to 10). If by the rule a flow that is not established has to go and
-// there is none among them, the search goes on for up to sampleMost flows: with
-// a quarter of such flows, one in 10^8 samples has none.
+// there is none among them, the search goes on for up to sampleMost flows. The
+// hand leaves stretches without such flows behind, so a few samples in a
+// thousand still have none when they hold just their quarter.
 const (
 	sampleSize = 16
 	sampleMost = 64
