@@ -91,7 +91,11 @@ func (f *Flow) Observe(forward bool, packets, bytes int, flags uint8, now int64)
 func (f *Flow) advance(w uint32, forward bool, flags uint8) {
 	for {
 		next := advance(w, forward, flags)
-		if next == w || f.state.CompareAndSwap(w, next) {
+		if next == w {
+			return
+		}
+		if f.state.CompareAndSwap(w, next) {
+			f.table.recount(f, w, next)
 			return
 		}
 		w = f.state.Load()

@@ -49,19 +49,19 @@ func (s *seeds) hash(k *packet.Key) uint64 {
 // Same reports whether a and b are equal. It is several times faster than ==,
 // which compares the fields of a key one by one: for finding runs of packets.
 func Same(a, b *packet.Key) bool {
-	return word(&a.Src, 0)^word(&b.Src, 0)|
-		word(&a.Src, 8)^word(&b.Src, 8)|
-		word(&a.Dst, 0)^word(&b.Dst, 0)|
-		word(&a.Dst, 8)^word(&b.Dst, 8)|
+	return (word(&a.Src, 0)^word(&b.Src, 0))|
+		(word(&a.Src, 8)^word(&b.Src, 8))|
+		(word(&a.Dst, 0)^word(&b.Dst, 0))|
+		(word(&a.Dst, 8)^word(&b.Dst, 8))|
 		uint64(a.SrcPort^b.SrcPort)|uint64(a.DstPort^b.DstPort)|uint64(a.Proto^b.Proto) == 0
 }
 
 // opposite reports whether a is b reversed.
 func opposite(a, b *packet.Key) bool {
-	return word(&a.Src, 0)^word(&b.Dst, 0)|
-		word(&a.Src, 8)^word(&b.Dst, 8)|
-		word(&a.Dst, 0)^word(&b.Src, 0)|
-		word(&a.Dst, 8)^word(&b.Src, 8)|
+	return (word(&a.Src, 0)^word(&b.Dst, 0))|
+		(word(&a.Src, 8)^word(&b.Dst, 8))|
+		(word(&a.Dst, 0)^word(&b.Src, 0))|
+		(word(&a.Dst, 8)^word(&b.Src, 8))|
 		uint64(a.SrcPort^b.DstPort)|uint64(a.DstPort^b.SrcPort)|uint64(a.Proto^b.Proto) == 0
 }
 

@@ -99,7 +99,7 @@ func (t *Table) link(f *Flow, h uint64, now int64) (displaced *Flow) {
 		at = t.next(at)
 	}
 	b := &t.buckets[home]
-	var s sample
+	s := sample{crowd: t.crowd()}
 	for c := range b.all() {
 		s.add(c, now)
 	}

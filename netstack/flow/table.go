@@ -60,10 +60,12 @@ type Table struct {
 	sink       func(Event)
 	shards     []shard
 
-	_      [64]byte // what follows is written by every insert
-	live   atomic.Int64
-	stats  stats
-	cursor atomic.Uint32 // bucket at which Expire goes on
+	_    [64]byte // what follows is written by every insert
+	live atomic.Int64
+	// established counts those flows of worth established.
+	established atomic.Int64
+	stats       stats
+	cursor      atomic.Uint32 // bucket at which Expire goes on
 }
 
 // shard guards a range of buckets against other writers.
@@ -76,9 +78,11 @@ type shard struct {
 
 type stats struct{ created, evicted, evictedEstablished, expired, replaced, removed atomic.Uint64 }
 
-// Counters count since New.
+// Counters count since New, except for Live and Established: as many flows are
+// in the table now.
 type Counters struct {
-	Created uint64
+	Live, Established int
+	Created           uint64
 	// Evicted flows made room for others; EvictedEstablished are those of them
 	// that were established: a sign that the table is too small.
 	Evicted, EvictedEstablished uint64
@@ -137,10 +141,10 @@ func (t *Table) Lookup(k *packet.Key) (f *Flow, forward bool) {
 // direction. A flow that the packet [Flow.Reopens] is replaced.
 //
 // If the table is full, one of a small sample of flows has to go: a closed
-// one; else the longest silent of those that are half-open or one-way, if they
-// are a quarter of the sample; else the longest silent of all. So a scan cannot
-// displace the established flows from three quarters of the table, nor idle
-// connections keep new ones out.
+// one; else, if a quarter of the table or more is not established (half-open,
+// one-way, pings), the longest silent of those; else the longest silent of all.
+// So a scan cannot drive established flows out of three quarters of the table,
+// and idle connections cannot keep new ones out of the last quarter.
 func (t *Table) Insert(k *packet.Key, now int64, size int, flags uint8) (f *Flow, fresh bool) {
 	h := t.seeds.hash(k)
 	if f, forward := t.find(k, h); f != nil && !f.Reopens(flags) {
@@ -225,10 +229,11 @@ func (t *Table) All() iter.Seq[View] {
 // Len is the number of live flows, never more than Options.Max.
 func (t *Table) Len() int { return int(t.live.Load()) }
 
-// Counters reads what was counted since New.
+// Counters reads the counters, one by one.
 func (t *Table) Counters() Counters {
 	s := &t.stats
 	return Counters{
+		Live: t.Len(), Established: int(t.established.Load()),
 		Created: s.created.Load(), Evicted: s.evicted.Load(), EvictedEstablished: s.evictedEstablished.Load(),
 		Expired: s.expired.Load(), Replaced: s.replaced.Load(), Removed: s.removed.Load(),
 	}
@@ -237,10 +242,14 @@ func (t *Table) Counters() Counters {
 // end counts and reports a flow that was unlinked. The caller holds no lock.
 func (t *Table) end(f *Flow, why End) {
 	w := f.state.Or(ended)
+	whole := worthOf(w, f.key.Proto) == established
+	if whole {
+		t.established.Add(-1)
+	}
 	switch why {
 	case Evicted:
 		t.stats.evicted.Add(1)
-		if worthOf(w, f.key.Proto) == established {
+		if whole {
 			t.stats.evictedEstablished.Add(1)
 		}
 	case Idle:
@@ -253,6 +262,20 @@ func (t *Table) end(f *Flow, why End) {
 	}
 	if w&started != 0 {
 		t.emit(Event{Kind: Ended, End: why, View: f.View()})
+	}
+}
+
+// recount follows f from one state word to the next.
+func (t *Table) recount(f *Flow, from, to uint32) {
+	if from&ended != 0 {
+		return // end has settled its account
+	}
+	was, is := worthOf(from, f.key.Proto) == established, worthOf(to, f.key.Proto) == established
+	switch {
+	case is && !was:
+		t.established.Add(1)
+	case was && !is:
+		t.established.Add(-1)
 	}
 }
 

@@ -27,17 +27,17 @@ type View struct {
 type Counts struct{ Packets, Bytes uint64 }
 
 // Originator is who sent the first packet.
-func (v *View) Originator() netip.AddrPort {
+func (v View) Originator() netip.AddrPort {
 	return netip.AddrPortFrom(v.Key.Src.Netip(), v.Key.SrcPort)
 }
 
 // Responder is who it was sent to.
-func (v *View) Responder() netip.AddrPort {
+func (v View) Responder() netip.AddrPort {
 	return netip.AddrPortFrom(v.Key.Dst.Netip(), v.Key.DstPort)
 }
 
 // ID is the flow's name in URLs: [FormatKey] of its key.
-func (v *View) ID() string { return FormatKey(&v.Key) }
+func (v View) ID() string { return FormatKey(&v.Key) }
 
 // Record says why a flow is treated as it is, in names that stay meaningful
 // when the configuration has changed. It is immutable once set.
