@@ -99,8 +99,10 @@ type report struct {
 	more int
 }
 
+func (r *report) full() bool { return len(r.list) == maxProblems }
+
 func (r *report) add(e *FieldError) {
-	if len(r.list) == maxProblems {
+	if r.full() {
 		r.more++
 		return
 	}

@@ -168,7 +168,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-func index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
 // locate finds the place of a path in a tree: that of the key or entry itself,
 // or of what holds it where it was not given.

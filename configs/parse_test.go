@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted messages in testdata/bad")
@@ -56,7 +57,7 @@ func TestParseRefuses(t *testing.T) {
 			}
 			var got []string
 			for _, e := range FieldErrors(err) {
-				got = append(got, strings.TrimPrefix(e.Error(), "f:"))
+				got = append(got, strings.TrimSpace(strings.TrimPrefix(e.Error(), "f:")))
 			}
 			if *update {
 				lines := body + "# want " + strings.Join(got, "\n# want ") + "\n"
@@ -181,14 +182,16 @@ func TestParseHostile(t *testing.T) {
 	}
 	for name, text := range hostile() {
 		t.Run(name, func(t *testing.T) {
+			runtime.LockOSThread() // Parse stays on one thread, whose processor time is read
+			defer runtime.UnlockOSThread()
 			best := time.Duration(1<<63 - 1)
 			var spent uint64
 			for range 5 { // the machine is shared: the fastest run tells the cost
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
-				start := time.Now()
+				start := threadTime(t)
 				c, err := Parse("f", []byte(text))
-				best = min(best, time.Since(start))
+				best = min(best, threadTime(t)-start)
 				runtime.ReadMemStats(&after)
 				spent = after.TotalAlloc - before.TotalAlloc
 				if err == nil || c != nil {
@@ -201,6 +204,7 @@ func TestParseHostile(t *testing.T) {
 					break
 				}
 			}
+			t.Logf("%v, %d MB", best, spent>>20)
 			if best > limit {
 				t.Errorf("took %v", best)
 			}
@@ -209,6 +213,16 @@ func TestParseHostile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// threadTime is the processor time that the calling thread has used.
+func threadTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func TestReferenceAndExamplesParse(t *testing.T) {

@@ -40,6 +40,10 @@ type validator struct {
 // bad records a problem of the field at path (a format of args) that has value,
 // nil if it was not given.
 func (v *validator) bad(value any, why, path string, args ...any) {
+	if v.report.full() {
+		v.report.more++
+		return
+	}
 	e := &FieldError{Path: fmt.Sprintf(path, args...), Why: why}
 	if value != nil {
 		e.Value = show(value)
