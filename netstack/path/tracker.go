@@ -19,6 +19,9 @@ type Probe struct {
 	Timed   bool
 	Lost    bool
 	Late    bool
+	// Extra probes were sent to measure loss sooner; missing ones do not
+	// count towards Down.
+	Extra bool
 }
 
 // Counts are cumulative packet counts at both ends, read so that they belong
@@ -71,6 +74,7 @@ type Tracker struct {
 	damper  Damper
 	noLink  bool      // carrier loss here
 	latched time.Time // Down was announced; replies count from here on
+	upAt    time.Time // when it last came up: what was lost before is settled
 
 	answered time.Time // SentAt of the newest answered probe
 	alive    time.Time // newest time for which another proof of life exists
@@ -90,6 +94,7 @@ type Tracker struct {
 	mtu     int
 
 	quality Quality
+	fast    Quality // the fast window of the last tick
 	judged  []judged
 	gen     uint32
 }
@@ -201,7 +206,7 @@ func (t *Tracker) Observe(p Probe, now time.Time) *Transition {
 func (t *Tracker) observeLost(p Probe, now time.Time) *Transition {
 	t.cum.probes++
 	t.cum.missed++
-	if !p.SentAt.After(t.answered) || !p.SentAt.After(t.alive) {
+	if p.Extra || !p.SentAt.After(t.answered) || !p.SentAt.After(t.alive) {
 		return nil // lost alone: the path was alive after it
 	}
 	t.good = 0
@@ -270,7 +275,7 @@ func (t *Tracker) Cold(now time.Time) *Transition {
 	t.rtts.reset()
 	t.out, t.in = jitter{}, jitter{}
 	t.cum, t.counted, t.bytes, t.received = totals{}, false, pair{}, pair{}
-	t.quality = Quality{}
+	t.quality, t.fast = Quality{}, Quality{}
 	t.SetClasses(t.classes)
 	if t.state == Unknown {
 		return nil
@@ -340,6 +345,11 @@ func (t *Tracker) Tick(now time.Time) (Sample, *Transition) {
 // move changes the state.
 func (t *Tracker) move(to State, c Cause, now time.Time) *Transition {
 	tr := &Transition{Path: t.id, From: t.state, To: to, Cause: c, At: now}
+	if to == Up && t.state != Degraded {
+		t.upAt = now
+		t.marks.push(now, t.cum)
+		t.fast = Quality{}
+	}
 	if to == Down {
 		t.damper.Flap(now)
 		for i := range t.judged {
@@ -410,10 +420,13 @@ func lossOf(now, then tally, missed, probes, run int64) Loss {
 
 // judge grades every class and applies the hysteresis.
 func (t *Tracker) judge(now time.Time) {
-	fast, short := t.Window(FastWindow, now), t.Window(shortWindow, now)
+	window := func(d time.Duration) Quality { return t.Window(min(d, now.Sub(t.upAt)), now) }
+	last := t.fast
+	t.fast = window(FastWindow)
+	double, short, normal := window(2*FastWindow), window(shortWindow), window(NormalWindow)
 	slow, _, slowN := t.rtts.stats(now, SlowWindow)
-	delayed := fast.Samples >= fastSamples && slowN >= 2*fast.Samples &&
-		fast.Delay > fastDelayFactor*slow && fast.Delay > slow+fastDelayMin
+	delayed := t.fast.Samples >= fastSamples && slowN >= 2*t.fast.Samples &&
+		t.fast.Delay > fastDelayFactor*slow && t.fast.Delay > slow+fastDelayMin
 	for i := range t.judged {
 		j := &t.judged[i]
 		sla := &t.classes.list[i].SLA
@@ -421,15 +434,20 @@ func (t *Tracker) judge(now time.Time) {
 		j.Rank = rankOf(&t.quality, sla)
 		// Each window speaks only for itself: the short ones are quick, the
 		// long one sees small losses. Delay is judged where it is fresh.
-		bad := violates(&short, sla) || violatesLoss(&fast, sla) || violatesLoss(&t.quality, sla) ||
-			short.Samples < 3 && violates(&t.quality, sla)
-		j.step(bad, t.catastrophe(&fast, sla, delayed), t)
+		bad := violates(&short, sla) || violatesLoss(&t.fast, sla) || violatesLoss(&double, sla) ||
+			violatesLoss(&normal, sla) || short.Samples < 3 && violates(&normal, sla)
+		// Two bad seconds that are certain together are as good as two
+		// ticks that are certain each.
+		sure := sla.Loss > 0 && last.WorstLoss().Percent > sla.Loss && t.fast.WorstLoss().Percent > sla.Loss &&
+			violatesLoss(&double, sla)
+		j.step(bad, sure || t.catastrophe(sla, delayed), t)
 	}
 }
 
 // catastrophe is the fast rule: loss over 20 %, or three times the usual delay
 // and beyond what the class calls good.
-func (t *Tracker) catastrophe(fast *Quality, sla *configs.SLA, delayed bool) bool {
+func (t *Tracker) catastrophe(sla *configs.SLA, delayed bool) bool {
+	fast := &t.fast
 	if sla.Loss > 0 && (fast.LossOut.Percent > fastLoss || fast.LossIn.Percent > fastLoss) && violatesLoss(fast, sla) {
 		return true
 	}

@@ -35,7 +35,15 @@ const (
 	stall = 100 * time.Millisecond
 	// ringSize holds capTimeout at the active rate, twice.
 	ringSize = 128
-	upAfter  = 3 // replies in a row that end Down, as in package path
+	// Extra probes between the regular ones: while a loss is confirmed,
+	// since any answer tells bad luck from a dead path; and in a burst after
+	// it on an active path, since the SLA of a thin voice stream could not be
+	// judged within 3 s by its own packets. Only where the ring holds them.
+	burstFactor  = 5
+	burstFor     = 2 * time.Second
+	burstEvery   = 10 * time.Second
+	burstTimeout = time.Second
+	upAfter      = 3 // replies in a row that end Down, as in package path
 )
 
 // Rate is how often a path is probed, and why.
@@ -47,10 +55,11 @@ const (
 	RateIdle                   // traffic within the last 15 minutes
 	RateWarm                   // traffic within the last minute, or a stand-by
 	RateActive                 // traffic now
+	RateBurst                  // traffic now, and a probe went missing
 	RateConfirming             // active, without regard to the budget: a probe is missing, or the path comes back
 )
 
-var rateNames = [...]string{"cold", "idle", "warm", "active", "confirming"}
+var rateNames = [...]string{"cold", "idle", "warm", "active", "burst", "confirming"}
 
 // String is the name that the status shows.
 func (r Rate) String() string {
@@ -71,6 +80,8 @@ type Session struct {
 
 	next    time.Time // when to send; zero: not
 	lastAt  time.Time // last probe sent
+	regular time.Time // last one that was not extra
+	burst   time.Time // when the last burst began
 	carried time.Time // last traffic on the path
 	wanted  time.Time // last time the path was a stand-by for traffic
 
@@ -90,17 +101,21 @@ type Session struct {
 	grace bool      // the last Expire was late and granted time
 }
 
-// report is the peer's word of what it has received.
+// report is what came with the peer's own probes.
 type report struct {
 	epoch uint32
-	rx    uint64
-	at    time.Time
+	rx    uint64    // what it has received of ours
+	at    time.Time // when it said so
+	seq   uint32    // of its newest probe
+	any   bool
 }
 
+// sent is one probe under way, or remembered.
 type sent struct {
 	at       time.Time
 	deadline time.Time
 	fate     fate
+	extra    bool
 }
 
 type fate uint8
@@ -166,6 +181,9 @@ func (s *Session) Rate(now time.Time) Rate {
 	case s.missed > 0 && !s.down, s.down && s.good > 0:
 		return RateConfirming
 	case idle <= activeFor && !s.down:
+		if now.Sub(s.burst) < burstFor {
+			return RateBurst
+		}
 		return RateActive
 	case heard <= warmFor:
 		return RateWarm
@@ -179,8 +197,13 @@ func (s *Session) interval(now time.Time) (time.Duration, bool) {
 	case RateCold:
 		return 0, false
 	case RateConfirming:
+		if s.timeout() < burstTimeout {
+			d /= burstFactor
+		}
 		return d, true
 	case RateActive:
+	case RateBurst:
+		d /= burstFactor
 	case RateWarm:
 		d = s.o.Warm
 	case RateIdle:
@@ -233,8 +256,12 @@ func (s *Session) Next(now time.Time, c Counts) (r Request, ok bool) {
 	if s.seq-s.tail == ringSize { // cannot be at any rate above capTimeout
 		s.tail++
 	}
-	r = Request{Seq: s.seq, SSID: s.o.SSID, Time: now, Counts: c, Notices: s.notices}
-	s.ring[s.seq%ringSize] = sent{at: now, deadline: now.Add(s.timeout()), fate: pending}
+	r = Request{Seq: s.seq, SSID: s.o.SSID, Time: now, Counts: c, Notices: s.notices, Heard: s.heard.seq, HasHeard: s.heard.any}
+	extra := now.Sub(s.regular) < s.o.Active-s.o.Active/(2*burstFactor) // timers may be early or late
+	if !extra {
+		s.regular = now
+	}
+	s.ring[s.seq%ringSize] = sent{at: now, deadline: now.Add(s.timeout()), fate: pending, extra: extra}
 	s.seq++
 	s.lastAt = now
 	s.next = now.Add(d)
@@ -264,96 +291,6 @@ func (s *Session) Announce(ns []Notice, now time.Time) {
 	}
 }
 
-// Result is what a reply told.
-type Result struct {
-	Probe path.Probe
-	// Counts belong to Probe, if HasCounts: the peer counts, and the reply
-	// is no older than the last one counted.
-	Counts    path.Counts
-	HasCounts bool
-	// Peer is the peer's own view, if it is of ours.
-	Peer    Counts
-	HasPeer bool
-	// Duplicate: the probe had been answered before; Probe is not valid.
-	Duplicate bool
-}
-
-// OnReply takes a reflected packet that came out of the path at now, and our
-// counters of that moment (Epoch, Tx, Rx). ok is false if it is not a reply to a
-// probe of this session that is still remembered.
-func (s *Session) OnReply(b []byte, now time.Time, c Counts) (res Result, ok bool) {
-	r, err := ParseReply(b)
-	if err != nil || (r.SSID != s.o.SSID && r.SSID != 0) || s.seq-r.SenderSeq-1 >= ringSize {
-		return Result{}, false
-	}
-	p := &s.ring[r.SenderSeq%ringSize]
-	if p.at.IsZero() {
-		return Result{}, false
-	}
-	if p.fate == resolved {
-		return Result{Duplicate: true}, true
-	}
-	res.Probe = path.Probe{SentAt: p.at, Late: p.fate == missing}
-	p.fate = resolved
-	s.measure(&r, now, &res.Probe)
-	s.estimate(res.Probe.RTT)
-	s.revive(r.SenderSeq, now)
-	if len(s.notices) > 0 && r.SenderSeq-s.noticeAt < ringSize {
-		s.notices = nil // heard, or never will be
-	}
-	res.Peer, res.HasPeer = r.Counts, r.HasCounts
-	res.Counts, res.HasCounts = s.count(&r, c)
-	return res, true
-}
-
-// measure fills in the times. The clocks are the engine's, which do not step;
-// if a peer's makes no sense, the whole round trip is taken.
-func (s *Session) measure(r *Reply, now time.Time, p *path.Probe) {
-	t4 := TimestampOf(now)
-	whole, held := t4.Sub(r.T1), r.T3.Sub(r.T2)
-	if whole < 0 || whole > now.Sub(p.SentAt)+time.Second {
-		whole = now.Sub(p.SentAt) // T1 was not echoed as we wrote it
-	}
-	p.RTT = whole
-	if held >= 0 && held <= whole {
-		p.RTT = whole - held
-		p.Out, p.In, p.Timed = r.T2.Sub(r.T1), t4.Sub(r.T3), true
-	}
-}
-
-// estimate is RFC 6298, 2.
-func (s *Session) estimate(rtt time.Duration) {
-	rtt = max(rtt, 1)
-	if s.srtt == 0 {
-		s.srtt, s.rttvar = rtt, rtt/2
-		return
-	}
-	s.rttvar += ((s.srtt - rtt).Abs() - s.rttvar) / 4
-	s.srtt += (rtt - s.srtt) / 8
-}
-
-// revive notes a sign of life and what it means for older probes.
-func (s *Session) revive(seq uint32, now time.Time) {
-	if !s.any || int32(seq-s.answered) > 0 {
-		s.answered, s.any = seq, true
-		s.missed = 0
-	}
-	s.good++
-	if s.down && s.good >= upAfter {
-		s.down = false
-	}
-	if s.down {
-		s.reschedule(now) // confirm that it is back
-	}
-	// An older probe that is overtaken gets no longer than reordering takes.
-	grace := now.Add(max(floorTimeout, 2*s.rttvar))
-	for i := s.tail; i != s.seq && int32(i-seq) < 0; i++ {
-		if p := &s.ring[i%ringSize]; p.fate == pending && grace.Before(p.deadline) {
-			p.deadline = grace
-		}
-	}
-}
-
 // Expire appends the probes that are missing by now to dst.
 func (s *Session) Expire(now time.Time, dst []path.Probe) []path.Probe {
 	if due := s.Due(); due.IsZero() || now.Sub(due) <= stall {
@@ -371,7 +308,7 @@ func (s *Session) Expire(now time.Time, dst []path.Probe) []path.Probe {
 		p := &s.ring[i%ringSize]
 		if p.fate == pending && !p.deadline.After(now) {
 			p.fate = missing
-			dst = append(dst, path.Probe{SentAt: p.at, Lost: true})
+			dst = append(dst, path.Probe{SentAt: p.at, Lost: true, Extra: p.extra})
 			s.miss(i, now)
 		}
 	}
@@ -382,7 +319,12 @@ func (s *Session) Expire(now time.Time, dst []path.Probe) []path.Probe {
 }
 
 func (s *Session) miss(seq uint32, now time.Time) {
-	if s.any && int32(seq-s.answered) < 0 || !s.ring[seq%ringSize].at.After(s.alive) {
+	if now.Sub(s.burst) >= burstEvery && s.Rate(now) == RateActive && s.timeout() < burstTimeout {
+		s.burst = now
+		defer s.reschedule(now)
+	}
+	p := &s.ring[seq%ringSize]
+	if p.extra || s.any && int32(seq-s.answered) < 0 || !p.at.After(s.alive) {
 		return // lost alone
 	}
 	s.missed++
@@ -391,86 +333,4 @@ func (s *Session) miss(seq uint32, now time.Time) {
 		s.down = true
 	}
 	s.reschedule(now)
-}
-
-// Heard takes the peer's counters out of a request of its own that came over
-// the path at now. If the peer has received packets of ours since its last word,
-// the path carries both ways whatever becomes of our replies: it carried what we
-// sent until sentAt (for [path.Tracker.Alive]), which is the arrival of that last
-// word less a round trip. So random loss of three replies in a row is not taken
-// for a dead path, and a dead path is noticed no later.
-func (s *Session) Heard(peer Counts, now time.Time) (sentAt time.Time, ok bool) {
-	h := s.heard
-	switch {
-	case h.at.IsZero() || peer.Epoch != h.epoch:
-		s.heard = report{epoch: peer.Epoch, rx: peer.Rx, at: now}
-		return time.Time{}, false
-	case peer.Rx < h.rx: // overtaken
-		return time.Time{}, false
-	}
-	s.heard.rx, s.heard.at = peer.Rx, now
-	if peer.Rx == h.rx || s.srtt == 0 {
-		return time.Time{}, false
-	}
-	sentAt = h.at.Add(-s.srtt - 2*s.rttvar)
-	if !sentAt.After(s.alive) {
-		return s.alive, true
-	}
-	s.alive = sentAt
-	s.missed = 0
-	for i := uint32(0); i < ringSize && i < s.seq; i++ {
-		p, seq := &s.ring[(s.seq-1-i)%ringSize], s.seq-1-i
-		if s.any && int32(seq-s.answered) <= 0 || !p.at.After(sentAt) {
-			break
-		}
-		if p.fate == missing {
-			s.missed++
-		}
-	}
-	return sentAt, true
-}
-
-// count completes the counters of a reply to 64 bits. Sets that are older than
-// the last one, because requests or replies were overtaken, are passed over.
-func (s *Session) count(r *Reply, c Counts) (path.Counts, bool) {
-	if !r.HasDirect {
-		return path.Counts{}, false
-	}
-	a := &s.last
-	n := path.Counts{Tx: extend(r.STx, c.Tx), Rx: c.Rx}
-	if r.HasCounts {
-		n.PeerTx, n.PeerRx = extend(r.RTx, r.Counts.Tx), extend(r.RRx, r.Counts.Rx)
-		n.Epoch = uint64(c.Epoch)<<32 | uint64(r.Counts.Epoch)
-	} else {
-		n.PeerTx, n.PeerRx = uint64(r.RTx), uint64(r.RRx)
-		if a.ok {
-			n.PeerTx, n.PeerRx = extend(r.RTx, a.PeerTx), extend(r.RRx, a.PeerRx)
-		}
-		n.Epoch = a.epoch
-	}
-	switch {
-	case !a.ok || r.HasCounts && n.Epoch != a.Epoch:
-	case int32(r.SenderSeq-a.seq) <= 0:
-		return path.Counts{}, false
-	case n.Tx < a.Tx || n.PeerTx < a.PeerTx || n.PeerRx < a.PeerRx || n.Rx < a.Rx:
-		if a.bad++; a.bad < 3 {
-			return path.Counts{}, false
-		}
-		if !r.HasCounts { // a peer without epochs has started over
-			a.epoch++
-			n.Epoch = a.epoch
-			n.PeerTx, n.PeerRx = uint64(r.RTx), uint64(r.RRx)
-		}
-	}
-	a.Counts, a.seq, a.ok, a.bad = n, r.SenderSeq, true, 0
-	return n, true
-}
-
-// extend is the 64-bit value nearest to near whose low half is low.
-func extend(low uint32, near uint64) uint64 {
-	d := int64(int32(low - uint32(near)))
-	if d < 0 && uint64(-d) > near {
-		return uint64(low)
-	}
-	return near + uint64(d)
 }

@@ -47,6 +47,7 @@ const (
 	directLen  = 12
 	countsLen  = 48
 	noticeLen  = 12
+	offHeard   = 4  // in the value of typeCounts
 	MaxNotices = 16 // in one packet
 )
 
@@ -103,6 +104,9 @@ type Request struct {
 	Time    time.Time
 	Counts  Counts
 	Notices []Notice
+	// Heard is the newest sequence number heard of the peer's own session.
+	Heard    uint32
+	HasHeard bool
 	// Pad is the number of octets of Extra Padding (RFC 8972, 4.1) to add.
 	Pad int
 }
@@ -120,6 +124,9 @@ func AppendRequest(dst []byte, r Request) []byte {
 	binary.BigEndian.PutUint32(dst[len(dst)-directLen:], uint32(r.Counts.Tx))
 	dst = appendTLV(dst, flagUnknown, typeCounts, countsLen)
 	putCounts(dst[len(dst)-countsLen:], &r.Counts)
+	if r.HasHeard { // 0 means nothing heard; so does the one number that wraps to it
+		binary.BigEndian.PutUint32(dst[len(dst)-countsLen+offHeard:], r.Heard+1)
+	}
 	if n := min(len(r.Notices), MaxNotices); n > 0 {
 		dst = appendTLV(dst, flagUnknown, typeNotices, n*noticeLen)
 		v := dst[len(dst)-n*noticeLen:]
@@ -143,7 +150,7 @@ func appendTLV(dst []byte, flags, typ byte, n int) []byte {
 
 func putCounts(v []byte, c *Counts) {
 	binary.BigEndian.PutUint32(v, c.Epoch)
-	binary.BigEndian.PutUint32(v[4:], 0)
+	binary.BigEndian.PutUint32(v[offHeard:], 0)
 	binary.BigEndian.PutUint64(v[8:], c.Tx)
 	binary.BigEndian.PutUint64(v[16:], c.Rx)
 	binary.BigEndian.PutUint64(v[24:], c.Missing)
@@ -240,8 +247,12 @@ type Received struct {
 	// Counts are the peer's, if HasCounts.
 	Counts    Counts
 	HasCounts bool
-	notices   [MaxNotices]Notice
-	n         int
+	// Heard is the newest of our session's sequence numbers that the peer
+	// has heard, if HasHeard.
+	Heard    uint32
+	HasHeard bool
+	notices  [MaxNotices]Notice
+	n        int
 }
 
 // Notices are the peer's notices about its uplinks, in the memory of r.
@@ -272,6 +283,8 @@ func ParseRequest(b []byte, r *Received) error {
 				return ErrTLV
 			}
 			r.Counts, r.HasCounts = counts(t.value), true
+			h := binary.BigEndian.Uint32(t.value[offHeard:])
+			r.Heard, r.HasHeard = h-1, h != 0
 		case typeNotices:
 			if len(t.value)%noticeLen != 0 {
 				return ErrTLV
