@@ -15,7 +15,7 @@ func TestConcurrentUse(t *testing.T) {
 	const (
 		most    = 500
 		steady  = 200 // flows that everybody talks on
-		packets = 20_000
+		packets = 5000
 	)
 	var begun, over atomic.Int64
 	table := New(Options{Max: most, Shards: 4, Sink: func(e Event) {
