@@ -79,6 +79,8 @@ func TestTableAgainstModel(t *testing.T) {
 					m.want.Replaced++
 				case Removed:
 					m.want.Removed++
+				case NotEnded:
+					t.Fatal("ended without a reason")
 				}
 			},
 		})

@@ -18,13 +18,14 @@ const (
 	Closing                  // both sides have
 	Closed                   // the last acknowledgement, or a reset
 	Adopted                  // TCP picked up in the middle, one side seen
-	states
+
+	states = int(Adopted) + 1
 )
 
 var stateNames = [states]string{"one-way", "two-way", "syn-sent", "syn-received", "established", "fin-wait", "closing", "closed", "adopted"}
 
 func (s State) String() string {
-	if s < states {
+	if int(s) < states {
 		return stateNames[s]
 	}
 	return "unknown"
@@ -61,14 +62,8 @@ func firstState(proto, flags uint8) uint32 {
 // settled reports that a packet with these flags changes nothing in w: the
 // quick answer for nearly every packet.
 func settled(w uint32, forward bool, flags uint8) bool {
-	switch State(w & stateMask) {
-	case Established:
-		return flags&(fin|rst) == 0 && (forward || w&replied != 0)
-	case TwoWay:
-		return true
-	default:
-		return false
-	}
+	s := State(w & stateMask)
+	return s == Established && flags&(fin|rst) == 0 && (forward || w&replied != 0) || s == TwoWay
 }
 
 // advance is the state word after a run of packets in one direction whose TCP
@@ -89,22 +84,22 @@ func advance(w uint32, forward bool, flags uint8) uint32 {
 	if flags&rst != 0 {
 		return to(w, Closed)
 	}
-	switch s {
-	case SynSent:
+	switch {
+	case s == SynSent:
 		if !forward && flags&syn != 0 { // without ACK: simultaneous open (RFC 9293, 3.5)
 			return to(w, SynReceived)
 		}
 		return w
-	case SynReceived:
+	case s == SynReceived:
 		if !forward || flags&(syn|ack) != ack {
 			return w
 		}
 		s, w = Established, to(w, Established)
-	case Adopted:
+	case s == Adopted:
 		if !forward && flags&(syn|ack) == ack {
 			s, w = Established, to(w, Established)
 		}
-	case Closing:
+	case s == Closing:
 		// The acknowledgement of the second FIN comes from who sent the first.
 		if flags&(syn|fin|ack) == ack && forward == (w&finReverse == 0) {
 			return to(w, Closed)
@@ -138,17 +133,11 @@ const (
 )
 
 func worthOf(w uint32, proto uint8) worth {
-	switch State(w & stateMask) {
-	case Closed:
+	switch s := State(w & stateMask); {
+	case s == Closed:
 		return spent
-	case Established, FinWait:
-		if w&replied != 0 {
-			return established
-		}
-	case TwoWay:
-		if !icmp(proto) {
-			return established
-		}
+	case (s == Established || s == FinWait) && w&replied != 0, s == TwoWay && !icmp(proto):
+		return established
 	}
 	return tentative
 }

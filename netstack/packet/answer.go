@@ -37,7 +37,7 @@ var unreachable6 = [...]uint8{NoRoute: 0, Host: 3, Port: 4, AdminProhibited: 1}
 // of the packet's family. It returns the extended slice, or nil if the
 // standard forbids an answer (RFC 1122 3.2.2, RFC 4443 2.4(e)): to an ICMP
 // error, to a later fragment, to multicast or broadcast, to a source that is no
-// single host. orig, decoded into in, is borrowed.
+// single host or that is src. orig, decoded into in, is borrowed.
 func AppendTimeExceeded(dst, orig []byte, in *Info, src netip.Addr) []byte {
 	return appendError(dst, orig, in, src, icmp4TimeExceeded, 0, icmp6TimeExceeded, 0, 0)
 }
@@ -75,8 +75,11 @@ func AppendTooBig(dst, orig []byte, in *Info, src netip.Addr, mtu int) []byte {
 // appendError builds an ICMP error; word is the second one of its header.
 func appendError(dst, orig []byte, in *Info, src netip.Addr, kind4, code4, kind6, code6 uint8, word uint32) []byte {
 	v4 := in.Version == 4
-	if !answerable(in, !v4 && kind6 == icmp6TooBig) || src.Unmap().Is4() != v4 || !src.IsValid() {
+	if !answerable(in, !v4 && kind6 == icmp6TooBig) || !src.IsValid() || src.Unmap().Is4() != v4 {
 		return nil
+	}
+	if AddrFrom(src) == in.Key.Src {
+		return nil // forged in our name
 	}
 	orig = orig[:in.Length]
 	start := len(dst)
