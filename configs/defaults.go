@@ -21,7 +21,7 @@ const (
 	DefaultProbeIdle   = Duration(10 * time.Second)
 	DefaultProbeCold   = Duration(15 * time.Minute)
 	DefaultProbeLost   = 3
-	DefaultProbeBudget = 64 // kbit/s
+	DefaultProbeBudget = 256 // kbit/s: eight paths at the active rate
 
 	DefaultFlowsMax    = 262_144
 	DefaultTCPIdle     = Duration(2*time.Hour + 4*time.Minute) // RFC 5382, REQ-5
