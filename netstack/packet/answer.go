@@ -3,6 +3,7 @@ package packet
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 )
 
 // Unreachable says why a packet was not delivered.
@@ -85,7 +86,7 @@ func appendError(dst, orig []byte, in *Info, src netip.Addr, kind4, code4, kind6
 	start := len(dst)
 	if v4 {
 		orig = orig[:min(len(orig), answer4Max-ipv4Len-icmpLen)]
-		dst = append(dst, make([]byte, ipv4Len+icmpLen)...)
+		dst = extend(dst, ipv4Len+icmpLen)
 		dst = append(dst, orig...)
 		p := dst[start:]
 		putHeader4((*[ipv4Len]byte)(p), src.Unmap().As4(), [4]byte(in.Key.Src[12:]), ICMP, answerTOS, answerTTL, len(p))
@@ -93,7 +94,7 @@ func appendError(dst, orig []byte, in *Info, src netip.Addr, kind4, code4, kind6
 		return dst
 	}
 	orig = orig[:min(len(orig), answer6Max-ipv6Len-icmpLen)]
-	dst = append(dst, make([]byte, ipv6Len+icmpLen)...)
+	dst = extend(dst, ipv6Len+icmpLen)
 	dst = append(dst, orig...)
 	p := dst[start:]
 	n := len(p) - ipv6Len
@@ -101,6 +102,9 @@ func appendError(dst, orig []byte, in *Info, src netip.Addr, kind4, code4, kind6
 	putICMP(p[ipv6Len:], kind6, code6, word, sumAddrs(p, 6)+ICMPv6+uint64(n))
 	return dst
 }
+
+// extend lengthens dst by n bytes of undefined content.
+func extend(dst []byte, n int) []byte { return slices.Grow(dst, n)[:len(dst)+n] }
 
 func putICMP(h []byte, kind, code uint8, word uint32, pseudo uint64) {
 	h[0], h[1], h[2], h[3] = kind, code, 0, 0
@@ -157,7 +161,7 @@ func AppendReset(dst, orig []byte, in *Info) []byte {
 	if in.Version == 6 {
 		header = ipv6Len
 	}
-	dst = append(dst, make([]byte, header+tcpLen)...)
+	dst = extend(dst, header+tcpLen)
 	p := dst[start:]
 	if in.Version == 4 {
 		putHeader4((*[ipv4Len]byte)(p), [4]byte(in.Key.Dst[12:]), [4]byte(in.Key.Src[12:]), TCP, 0, answerTTL, len(p))
@@ -165,6 +169,7 @@ func AppendReset(dst, orig []byte, in *Info) []byte {
 		putHeader6((*[ipv6Len]byte)(p), in.Key.Dst, in.Key.Src, TCP, answerTTL, tcpLen)
 	}
 	h := p[header:]
+	clear(h)
 	copy(h, tcp[2:4])
 	copy(h[2:], tcp[:2])
 	binary.BigEndian.PutUint32(h[tcpSeq:], seq)

@@ -171,6 +171,7 @@ func TestSegmenterMalformed(t *testing.T) {
 		"TCP metadata on UDP":          {udpPacket(t, false, 50), GSO{Size: 10, Proto: TCP}},
 		"neither TCP nor UDP":          {spec{proto: 47, payload: pattern(50)}.build(t), GSO{Size: 10, Proto: 47}},
 		"a fragment":                   {fragment, GSO{Size: 10, Proto: UDP}},
+		"UDP with options":             {spec{proto: UDP, payload: []byte{0, 1, 0, 2, 0, 8, 0, 0, 1, 1}}.build(t), GSO{Size: 1, Proto: UDP}},
 		"not a packet":                 {make([]byte, 50), GSO{}},
 		"checksum past the end":        {udpPacket(t, false, 0), GSO{NeedsCsum: true, CsumStart: 20, CsumOffset: 7}},
 		"checksum in the IP header":    {udpPacket(t, false, 0), GSO{NeedsCsum: true, CsumStart: 10, CsumOffset: 6}},
