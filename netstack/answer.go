@@ -53,14 +53,19 @@ func (e *Engine) malformed(d Direction, fault packet.Fault) {
 	e.faults[fault].Add(1)
 }
 
-// defragmentKey gives a later fragment the ports of the first one. It reports
-// false if the first one was not seen.
-func (e *Engine) defragmentKey(in *packet.Info, now int64) bool {
-	if in.Fragment == packet.FirstFragment {
-		e.fragments.Remember(in, now)
-		return true
+// ownFragment gives a later fragment the ports of the first one. It reports
+// false if the first one was not seen, or was not admitted.
+func (e *Engine) ownFragment(d Direction, in *packet.Info, now int64) bool {
+	return in.Fragment != packet.LaterFragment || e.fragments[d].Fill(in, now)
+}
+
+// multicast reports whether an address is for more than one host: there is
+// nothing to forward such a packet to.
+func multicast(a *packet.Addr) bool {
+	if a.Is4() {
+		return a[12] >= 224
 	}
-	return e.fragments.Fill(in, now)
+	return a[0] == 0xff
 }
 
 // deliver gives the appliance's own host a packet from a tunnel.

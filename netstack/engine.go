@@ -64,7 +64,7 @@ type Engine struct {
 	steering  atomic.Pointer[steering]
 	pathList  atomic.Pointer[[]*pathState] // by index: what flows are bound to; nil entries are free
 	flows     *flow.Table
-	fragments *flow.Fragments
+	fragments [numDirections]*flow.Fragments
 	host      *stackHost
 	counters  counters
 	faults    [packet.FaultCount]atomic.Uint64
@@ -105,7 +105,9 @@ func New(o Options) (*Engine, error) {
 		e.batch = 128
 	}
 	e.flows = flow.New(flow.Options{Max: o.MaxFlows, Sink: e.flowEvent})
-	e.fragments = flow.NewFragments(0)
+	for d := range e.fragments {
+		e.fragments[d] = flow.NewFragments(0)
+	}
 	e.pathList.Store(new([]*pathState))
 	e.prober = newProber(e)
 	e.scratch.New = func() any { return newInbound(e.batch) }

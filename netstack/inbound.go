@@ -1,6 +1,8 @@
 package netstack
 
 import (
+	"net/netip"
+
 	"patronus/netstack/lan"
 	"patronus/netstack/packet"
 	"patronus/netstack/tunnel"
@@ -76,7 +78,7 @@ func (e *Engine) packetFromWAN(i *inbound, p *tunnel.Inbound, now int64) {
 		return
 	}
 	b = b[:in.Length]
-	if in.Fragment != packet.Whole && !e.defragmentKey(in, now) {
+	if !e.ownFragment(FromWAN, in, now) {
 		e.counters.drop(FromWAN, FragmentLost, 1)
 		return
 	}
@@ -87,6 +89,9 @@ func (e *Engine) packetFromWAN(i *inbound, p *tunnel.Inbound, now int64) {
 	i.run.count(1, len(b), in.Flags)
 	switch d := &i.run.decision; d.verdict {
 	case Forward:
+		if in.Fragment == packet.FirstFragment {
+			e.fragments[FromWAN].Remember(in, now)
+		}
 		e.forwardIn(i, b, in, d)
 	case Deliver:
 		e.deliver(FromWAN, b)
@@ -94,7 +99,7 @@ func (e *Engine) packetFromWAN(i *inbound, p *tunnel.Inbound, now int64) {
 		e.counters.drop(FromWAN, d.reason, 1)
 	case Reject:
 		e.counters.drop(FromWAN, d.reason, 1)
-		e.answerWAN(i, e.refusal(i.answer[:0], b, in, d.reason, i.snap.source(in.Version == 4, nil)))
+		e.answerWAN(e.refusal(i.answer[:0], b, in, d.reason, i.snap.source(in.Version == 4, nil)))
 	}
 }
 
@@ -126,6 +131,10 @@ func (e *Engine) unwrap(i *inbound, p *tunnel.Inbound, now int64) ([]byte, bool)
 func (e *Engine) decideFromWAN(i *inbound, in *packet.Info, b []byte, now int64) {
 	s, d := i.snap, &i.run.decision
 	i.run.begin(in)
+	if multicast(&in.Key.Dst) {
+		d.drop(Martian)
+		return
+	}
 	from, ok := s.lookup(&in.Key.Src)
 	if !ok || !i.belongs(from) {
 		d.drop(Spoofed)
@@ -163,39 +172,29 @@ func (i *inbound) belongs(r route) bool {
 
 // forwardIn sends an admitted packet to the LAN, or on to another site.
 func (e *Engine) forwardIn(i *inbound, b []byte, in *packet.Info, d *decision) {
-	if !packet.DecrementTTL(b, in) {
+	source := func() netip.Addr { return i.snap.source(in.Version == 4, nil) }
+	if in.TTL <= 1 {
 		e.counters.drop(FromWAN, TTLExpired, 1)
 		if e.answers.allow(e.now()) {
-			e.answerWAN(i, packet.AppendTimeExceeded(i.answer[:0], b, in, i.snap.source(in.Version == 4, nil)))
+			e.answerWAN(packet.AppendTimeExceeded(i.answer[:0], b, in, source()))
 		}
 		return
 	}
-	mtu := 0
-	switch d.to.kind {
-	case routeLAN:
-		mtu = i.snap.ports[d.to.port].mtu()
-	case routeSite:
-		mtu = d.path.mtu()
-	case routeDevice:
-		mtu = i.snap.devices[d.to.device].uplink.tunnel.MTU()
-	}
-	packet.ClampMSS(b, in, mtu)
+	mtu := i.snap.mtu(d)
 	if len(b) > mtu {
 		e.counters.drop(FromWAN, TooBig, 1)
 		if e.answers.allow(e.now()) {
-			e.answerWAN(i, packet.AppendTooBig(i.answer[:0], b, in, i.snap.source(in.Version == 4, nil), mtu))
+			e.answerWAN(packet.AppendTooBig(i.answer[:0], b, in, source(), mtu))
 		}
 		return
 	}
-	switch d.to.kind {
-	case routeLAN:
+	packet.DecrementTTL(b, in)
+	packet.ClampMSS(b, in, mtu)
+	if d.to.kind == routeLAN {
 		i.out.borrowed(b, in, d.to)
 		return
-	case routeSite:
-		e.send(FromWAN, d.path, clonePacket(b, in), i.snap.band(d.class))
-	case routeDevice:
-		e.sendDevice(FromWAN, i.snap.devices[d.to.device], clonePacket(b, in), i.snap.band(d.class))
 	}
+	e.transmit(FromWAN, i.snap, d, clonePacket(b, in))
 }
 
 func clonePacket(b []byte, in *packet.Info) *packet.Buffer {
@@ -206,7 +205,7 @@ func clonePacket(b []byte, in *packet.Info) *packet.Buffer {
 }
 
 // answerWAN routes an answer of ours to where the packet came from.
-func (e *Engine) answerWAN(_ *inbound, answer []byte) {
+func (e *Engine) answerWAN(answer []byte) {
 	if len(answer) > 0 {
 		e.fromHost(answer)
 	}

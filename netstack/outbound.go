@@ -70,7 +70,7 @@ func (e *Engine) packetToWAN(o *outbound, b *packet.Buffer, now int64) {
 		return
 	}
 	b.Bytes = b.Bytes[:in.Length]
-	if in.Fragment != packet.Whole && !e.defragmentKey(in, now) {
+	if !e.ownFragment(ToWAN, in, now) {
 		e.counters.drop(ToWAN, FragmentLost, 1)
 		b.Release()
 		return
@@ -82,6 +82,9 @@ func (e *Engine) packetToWAN(o *outbound, b *packet.Buffer, now int64) {
 	o.run.count(b.Segments(), len(b.Bytes), in.Flags)
 	switch d := &o.run.decision; d.verdict {
 	case Forward:
+		if in.Fragment == packet.FirstFragment {
+			e.fragments[ToWAN].Remember(in, now)
+		}
 		e.forward(o, b, d)
 	case Deliver:
 		e.deliverBuffer(b)
@@ -99,6 +102,10 @@ func (e *Engine) packetToWAN(o *outbound, b *packet.Buffer, now int64) {
 func (e *Engine) decideFromLAN(o *outbound, in *packet.Info, b []byte, now int64) {
 	s, d := o.snap, &o.run.decision
 	o.run.begin(in)
+	if multicast(&in.Key.Dst) {
+		d.drop(Martian)
+		return
+	}
 	to, ok := s.lookup(&in.Key.Dst)
 	switch {
 	case !ok || to.kind == routeUnreachable:
@@ -120,10 +127,11 @@ func (e *Engine) decideFromLAN(o *outbound, in *packet.Info, b []byte, now int64
 }
 
 // forward sends an admitted packet on: into a tunnel, to a device, or to
-// another of our LAN ports.
+// another of our LAN ports. Answers come before any rewriting: they quote the
+// packet as it was received.
 func (e *Engine) forward(o *outbound, b *packet.Buffer, d *decision) {
 	in := &b.Info
-	if !packet.DecrementTTL(b.Bytes, in) {
+	if in.TTL <= 1 {
 		e.counters.drop(ToWAN, TTLExpired, 1)
 		if e.answers.allow(e.now()) {
 			o.answerLAN(packet.AppendTimeExceeded(o.answer[:0], b.Bytes, in, o.snap.source(in.Version == 4, o.at)), in)
@@ -131,25 +139,41 @@ func (e *Engine) forward(o *outbound, b *packet.Buffer, d *decision) {
 		b.Release()
 		return
 	}
+	if d.to.kind == routeLAN {
+		packet.DecrementTTL(b.Bytes, in)
+		o.out.own(b, d.to)
+		return
+	}
+	mtu := o.snap.mtu(d)
+	if !e.fits(o, b, mtu) {
+		return
+	}
+	packet.DecrementTTL(b.Bytes, in)
+	b.ClampMSS(mtu)
+	e.transmit(ToWAN, o.snap, d, b)
+}
+
+// transmit gives a packet to the tunnel that its decision names.
+func (e *Engine) transmit(dir Direction, s *snapshot, d *decision, b *packet.Buffer) {
+	if d.to.kind == routeSite {
+		e.send(dir, d.path, b, s.band(d.class))
+	} else {
+		e.sendDevice(dir, s.devices[d.to.device], b, s.band(d.class))
+	}
+}
+
+// mtu is the largest packet that goes where a decision says.
+func (s *snapshot) mtu(d *decision) int {
 	switch d.to.kind {
 	case routeSite:
-		mtu := d.path.mtu()
-		packet.ClampMSS(b.Bytes, in, mtu)
-		if !e.fits(o, b, mtu) {
-			return
-		}
-		e.send(ToWAN, d.path, b, o.snap.band(d.class))
+		return d.path.mtu()
 	case routeDevice:
-		dev := o.snap.devices[d.to.device]
-		mtu := dev.uplink.tunnel.MTU()
-		packet.ClampMSS(b.Bytes, in, mtu)
-		if !e.fits(o, b, mtu) {
-			return
-		}
-		e.sendDevice(ToWAN, dev, b, o.snap.band(d.class))
-	default:
-		o.out.own(b, d.to)
+		return s.devices[d.to.device].uplink.tunnel.MTU()
+	case routeLAN:
+		return s.ports[d.to.port].mtu()
+	case routeHost, routeUnreachable:
 	}
+	return hostMTU
 }
 
 // send hands a packet to the queue of its path.
@@ -180,7 +204,7 @@ func (e *Engine) fits(o *outbound, b *packet.Buffer, mtu int) bool {
 	in := &b.Info
 	size := len(b.Bytes)
 	if b.GSO.Size > 0 {
-		size = int(b.GSO.HdrLen) + int(b.GSO.Size)
+		size = int(in.Payload) + int(b.GSO.Size)
 	}
 	if size <= mtu {
 		return true
@@ -200,19 +224,14 @@ func (e *Engine) fits(o *outbound, b *packet.Buffer, mtu int) bool {
 // fragment cuts an IPv4 packet that allows it (RFC 791, 3.2).
 func (e *Engine) fragment(o *outbound, b *packet.Buffer, mtu int) {
 	d := o.run.decision
-	if b.GSO.NeedsCsum {
-		b.FinishChecksum()
-	}
+	b.FinishChecksum()
+	packet.DecrementTTL(b.Bytes, &b.Info)
 	err := packet.Fragments(b.Bytes, &b.Info, mtu, func(piece []byte) {
 		f := packet.Get(len(piece))
 		copy(f.Bytes, piece)
 		f.Info = b.Info
 		f.Info.Length = uint32(len(piece))
-		if d.to.kind == routeSite {
-			e.send(ToWAN, d.path, f, o.snap.band(d.class))
-		} else {
-			e.sendDevice(ToWAN, o.snap.devices[d.to.device], f, o.snap.band(d.class))
-		}
+		e.transmit(ToWAN, o.snap, &d, f)
 	})
 	if err != nil {
 		e.counters.drop(ToWAN, TooBig, 1)
