@@ -423,8 +423,11 @@ func (t *Tracker) judge(now time.Time) {
 	window := func(d time.Duration) Quality { return t.Window(min(d, now.Sub(t.upAt)), now) }
 	last := t.fast
 	t.fast = window(FastWindow)
-	double, short, normal := window(2*FastWindow), window(shortWindow), window(NormalWindow)
-	slow, _, slowN := t.rtts.stats(now, SlowWindow)
+	double, short, normal := window(2*FastWindow), window(shortWindow), t.quality
+	if now.Sub(t.upAt) < NormalWindow {
+		normal = window(NormalWindow)
+	}
+	slow, slowN := t.rtts.mean()
 	delayed := t.fast.Samples >= fastSamples && slowN >= 2*t.fast.Samples &&
 		t.fast.Delay > fastDelayFactor*slow && t.fast.Delay > slow+fastDelayMin
 	for i := range t.judged {
