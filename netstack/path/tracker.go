@@ -285,7 +285,8 @@ func (t *Tracker) Cold(now time.Time) *Transition {
 
 // ObserveCounts takes the counters that came with a reply. What was sent
 // between two replies and did not arrive is lost; packets in flight or overtaken
-// correct themselves with the next reply. If the Epoch changes or a counter goes
+// correct themselves with the next reply. Call it before Observe of the same reply.
+// If the Epoch changes or a counter goes
 // back, counting starts over from there.
 func (t *Tracker) ObserveCounts(c Counts, _ time.Time) {
 	b, counted := t.counts, t.counted
@@ -457,12 +458,12 @@ func (t *Tracker) catastrophe(sla *configs.SLA, delayed bool) bool {
 	return delayed && sla.Delay > 0 && fast.Delay > time.Duration(sla.DelayGood)
 }
 
-// step advances one class by a tick.
-func (j *judged) step(bad, now bool, t *Tracker) {
+// step advances one class by a tick: bad by its own count, or atOnce.
+func (j *judged) step(bad, atOnce bool, t *Tracker) {
 	before := j.Standing
-	if bad || now {
+	if bad || atOnce {
 		j.bad, j.good, j.settled = min(j.bad+1, badTicks), 0, 0
-		if now || j.bad == badTicks {
+		if atOnce || j.bad == badTicks {
 			j.Violates = true
 		}
 	} else {
