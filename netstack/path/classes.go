@@ -49,24 +49,26 @@ func (c *Class) Group(uplink string) uint8 {
 // concurrent use; the class named "default" is the last one and matches
 // everything.
 type Classes struct {
-	list  []Class
-	rules []rule
+	list []Class
+	// The rules by the protocols that have most of the traffic; each set has
+	// all that can match, in order.
+	tcp, udp, other []rule
 }
 
 // rule is one configs.Match, cheapest test first.
 type rule struct {
-	dscp     uint64 // set of code points
+	dscp     uint64              // set of code points
+	ports    []configs.PortRange // of the destination
+	dst, src []prefix
 	proto    uint8
 	anyProto bool
 	class    ClassID
-	ports    []configs.PortRange // of the destination
-	dst, src []prefix
 }
 
-// prefix is compared as two masked words of a (mapped) address.
+// prefix is compared as two masked words of a (mapped) address; family keeps
+// short IPv6 prefixes from taking in mapped IPv4.
 type prefix struct {
-	hi, lo, maskHi, maskLo uint64
-	is4                    bool
+	hi, lo, maskHi, maskLo, family uint64
 }
 
 // NewClasses compiles the configured classes in their order, followed by the
@@ -113,7 +115,15 @@ func NewClasses(configured []configs.Class) (*Classes, error) {
 			if err != nil {
 				return nil, fmt.Errorf("class %q: match %d: %w", c.Name, j+1, err)
 			}
-			cs.rules = append(cs.rules, r)
+			if r.anyProto || r.proto == packet.TCP {
+				cs.tcp = append(cs.tcp, r)
+			}
+			if r.anyProto || r.proto == packet.UDP {
+				cs.udp = append(cs.udp, r)
+			}
+			if r.anyProto || r.proto != packet.TCP && r.proto != packet.UDP {
+				cs.other = append(cs.other, r)
+			}
 		}
 	}
 	return cs, nil
@@ -151,37 +161,35 @@ func (cs *Classes) Default() ClassID { return ClassID(len(cs.list) - 1) }
 // TOS or traffic class octet. It does not allocate.
 func (cs *Classes) Match(k *packet.Key, tos uint8) ClassID {
 	dscp := uint64(1) << (tos >> 2)
-	var src, dst words
-	loaded := false
-	for i := range cs.rules {
-		r := &cs.rules[i]
-		if r.dscp&dscp == 0 || (r.proto != k.Proto && !r.anyProto) {
-			continue
+	rules := cs.other
+	switch k.Proto {
+	case packet.TCP:
+		rules = cs.tcp
+	case packet.UDP:
+		rules = cs.udp
+	}
+	src, dst := load(&k.Src), load(&k.Dst)
+	for i := range rules {
+		r := &rules[i]
+		if r.dscp&dscp != 0 && (r.anyProto || r.proto == k.Proto) &&
+			(len(r.ports) == 0 || inPorts(r.ports, k.DstPort)) &&
+			(len(r.dst) == 0 || inPrefixes(r.dst, &dst)) &&
+			(len(r.src) == 0 || inPrefixes(r.src, &src)) {
+			return r.class
 		}
-		if r.ports != nil && !inPorts(r.ports, k.DstPort) {
-			continue
-		}
-		if r.dst != nil || r.src != nil {
-			if !loaded {
-				src, dst, loaded = load(&k.Src), load(&k.Dst), true
-			}
-			if r.dst != nil && !inPrefixes(r.dst, &dst) || r.src != nil && !inPrefixes(r.src, &src) {
-				continue
-			}
-		}
-		return r.class
 	}
 	return ClassID(len(cs.list) - 1)
 }
 
 type words struct {
-	hi, lo uint64
-	is4    bool
+	hi, lo, family uint64
 }
 
 func load(a *packet.Addr) words {
 	w := words{hi: binary.BigEndian.Uint64(a[:8]), lo: binary.BigEndian.Uint64(a[8:])}
-	w.is4 = w.hi == 0 && w.lo>>32 == 0xffff
+	if w.hi == 0 && w.lo>>32 == 0xffff {
+		w.family = 4
+	}
 	return w
 }
 
@@ -197,7 +205,7 @@ func inPorts(rs []configs.PortRange, p uint16) bool {
 func inPrefixes(ps []prefix, w *words) bool {
 	for i := range ps {
 		p := &ps[i]
-		if w.hi&p.maskHi == p.hi && w.lo&p.maskLo == p.lo && w.is4 == p.is4 {
+		if (w.hi^p.hi)&p.maskHi|(w.lo^p.lo)&p.maskLo|w.family^p.family == 0 {
 			return true
 		}
 	}
@@ -206,9 +214,6 @@ func inPrefixes(ps []prefix, w *words) bool {
 
 func compile(m *configs.Match, id ClassID) (rule, error) {
 	r := rule{class: id, ports: slices.Clone(m.Ports), src: prefixes(m.Source), dst: prefixes(m.Destination)}
-	if len(r.ports) == 0 {
-		r.ports = nil
-	}
 	for _, p := range r.ports {
 		if p.First > p.Last {
 			return r, fmt.Errorf("port range %d-%d is empty", p.First, p.Last)
@@ -238,9 +243,13 @@ func prefixes(ps []netip.Prefix) []prefix {
 			bits += 96
 		}
 		b := a.As16()
-		w := prefix{is4: a.Is4() || a.Is4In6(), maskHi: mask(bits), maskLo: mask(bits - 64)}
-		w.hi = binary.BigEndian.Uint64(b[:8]) & w.maskHi
-		w.lo = binary.BigEndian.Uint64(b[8:]) & w.maskLo
+		w := prefix{
+			hi: binary.BigEndian.Uint64(b[:8]), lo: binary.BigEndian.Uint64(b[8:]),
+			maskHi: mask(bits), maskLo: mask(bits - 64),
+		}
+		if a.Is4() || a.Is4In6() {
+			w.family = 4
+		}
 		out = append(out, w)
 	}
 	return out

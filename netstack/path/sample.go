@@ -47,7 +47,7 @@ func (t *Tracker) sample(now time.Time) Sample {
 // Value is a number that may be unknown: NaN, null in JSON.
 type Value float64
 
-// Unknown number.
+// unknown is the number that nobody knows.
 func unknown() Value { return Value(math.NaN()) }
 
 // MarshalJSON writes three decimals at most, or null.

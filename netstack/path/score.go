@@ -125,5 +125,9 @@ func violatesLoss(q *Quality, sla *configs.SLA) bool {
 	if sla.Loss <= 0 {
 		return false
 	}
-	return q.LossOut.Low > sla.Loss || q.LossIn.Low > sla.Loss || q.LossOut.plus(q.LossIn).Low > sla.Loss
+	return proves(q.LossOut, sla.Loss) || proves(q.LossIn, sla.Loss) || proves(q.LossOut.plus(q.LossIn), sla.Loss)
 }
+
+// proves asks for three lost packets beside the bound: of very small samples
+// Wilson's interval promises too much (1 lost of 1 would prove 20 %).
+func proves(l Loss, limit float64) bool { return l.Lost >= 3 && l.Low > limit }

@@ -155,16 +155,16 @@ func steer(class *Class, cands []Candidate, hash uint64, current int) (int, Why)
 		return cur, WhySticky
 	case tierDown:
 		i, why := pick(class, cands, hash, &count)
-		switch why {
-		case WhyBest, WhyBalanced:
+		if why == WhyLastResort {
+			return cur, why // moving between dead paths helps nobody
+		}
+		if why == WhyBest || why == WhyBalanced {
 			why = WhyDown
-		case WhyLastResort:
-			i = cur // moving between dead paths helps nobody
 		}
 		return i, why
-	default:
-		return pick(class, cands, hash, &count)
+	case tierExcluded, tiers:
 	}
+	return pick(class, cands, hash, &count)
 }
 
 // pick chooses for a flow without a path.

@@ -112,6 +112,18 @@ func (r *rtts) stats(now time.Time, d time.Duration) (mean, pdv time.Duration, n
 	return sum / time.Duration(n), r.sort[rank-1] - r.sort[0], n
 }
 
+// mean is the mean of all that is kept, the slow window.
+func (r *rtts) mean() (mean time.Duration, n int) {
+	var sum time.Duration
+	for i := range r.list {
+		sum += r.list[i].rtt
+	}
+	if len(r.list) == 0 {
+		return 0, 0
+	}
+	return sum / time.Duration(len(r.list)), len(r.list)
+}
+
 // jitter is the estimator of RFC 3550 (6.4.1, A.8) for one direction.
 type jitter struct {
 	last  time.Duration

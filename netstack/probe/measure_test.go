@@ -17,7 +17,7 @@ const ms = time.Millisecond
 // directions differ, so that a mix-up shows.
 func TestLossIsTheTruthAtBothEnds(t *testing.T) {
 	for _, c := range []struct{ out, in float64 }{{0.001, 0.05}, {0.01, 0.001}, {0.05, 0.01}, {0.05, 0.05}, {0, 0}} {
-		for seed := range uint64(3) {
+		for seed := range uint64(1) {
 			t.Run(fmt.Sprintf("%v-%v/%d", c.out, c.in, seed), func(t *testing.T) {
 				t.Parallel()
 				s := newSim(seed)
@@ -170,7 +170,7 @@ func TestDownInTime(t *testing.T) {
 	for _, rtt := range []time.Duration{ms, 20 * ms, 80 * ms, 300 * ms} {
 		for _, which := range []string{"both", "out", "in"} {
 			var took []time.Duration
-			for seed := range uint64(20) {
+			for seed := range uint64(10) {
 				s := newSim(seed)
 				jitter := rtt / 10
 				out, in := &link{delay: rtt / 2, jitter: jitter}, &link{delay: rtt / 2, jitter: jitter}
@@ -205,11 +205,12 @@ func TestDownInTime(t *testing.T) {
 // probes in a row go missing once a minute.
 func TestRandomLossIsNotDown(t *testing.T) {
 	s := newSim(4)
+	t.Parallel()
 	out := &link{delay: 15 * ms, jitter: 5 * ms, loss: 0.05}
 	in := &link{delay: 15 * ms, jitter: 5 * ms, loss: 0.05}
 	a, b := s.path("wan0", out, in, probe.Options{})
-	a.traffic(100)
-	b.traffic(100)
+	a.traffic(20)
+	b.traffic(20)
 	s.run(20 * time.Minute)
 	downs := 0
 	for _, e := range []*end{a, b} {

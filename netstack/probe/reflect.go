@@ -10,7 +10,7 @@ import (
 type ReflectorState struct {
 	seq  uint32
 	ssid uint16
-	any  bool
+	live bool
 }
 
 // Reflect appends the reply to the request req to dst and returns it; dst and
@@ -25,8 +25,8 @@ func Reflect(dst, req []byte, counts Counts, rx, tx time.Time, ttl uint8, state 
 		return dst, err
 	}
 	ssid := binary.BigEndian.Uint16(req[offSSID:])
-	if !state.any || ssid != state.ssid { // a new session counts from 0
-		*state = ReflectorState{ssid: ssid, any: true}
+	if !state.live || ssid != state.ssid { // a new session counts from 0
+		*state = ReflectorState{ssid: ssid, live: true}
 	}
 	start := len(dst)
 	dst = append(dst, req...)

@@ -76,8 +76,8 @@ func (s *Session) estimate(rtt time.Duration) {
 
 // revive notes a sign of life and what it means for older probes.
 func (s *Session) revive(seq uint32, now time.Time) {
-	if !s.any || int32(seq-s.answered) > 0 {
-		s.answered, s.any = seq, true
+	if !s.replied || int32(seq-s.answered) > 0 {
+		s.answered, s.replied = seq, true
 		s.missed = 0
 	}
 	s.good++
@@ -107,8 +107,8 @@ func (s *Session) Heard(r *Received, now time.Time) (sentAt time.Time, ok bool) 
 	if !r.HasCounts {
 		return time.Time{}, false
 	}
-	if !h.any || r.Counts.Epoch != h.epoch {
-		*h = report{epoch: r.Counts.Epoch, rx: r.Counts.Rx, at: now, seq: r.Seq, any: true}
+	if !h.ok || r.Counts.Epoch != h.epoch {
+		*h = report{epoch: r.Counts.Epoch, rx: r.Counts.Rx, at: now, seq: r.Seq, ok: true}
 		return time.Time{}, false
 	}
 	if int32(r.Seq-h.seq) <= 0 { // overtaken
@@ -134,7 +134,7 @@ func (s *Session) Heard(r *Received, now time.Time) (sentAt time.Time, ok bool) 
 	for seq := s.seq; s.seq-seq < min(ringSize, s.seq); {
 		seq--
 		p := &s.ring[seq%ringSize]
-		if s.any && int32(seq-s.answered) <= 0 || !p.at.After(sentAt) {
+		if s.replied && int32(seq-s.answered) <= 0 || !p.at.After(sentAt) {
 			break
 		}
 		if p.fate == missing && !p.extra {

@@ -90,8 +90,8 @@ type Session struct {
 	good         int // answered in a row
 	down         bool
 
-	answered uint32 // newest sequence answered, if any
-	any      bool
+	answered uint32 // newest sequence answered, if replied
+	replied  bool
 	last     anchor
 	notices  []Notice
 	noticeAt uint32 // first sequence that carries them
@@ -107,7 +107,7 @@ type report struct {
 	rx    uint64    // what it has received of ours
 	at    time.Time // when it said so
 	seq   uint32    // of its newest probe
-	any   bool
+	ok    bool
 }
 
 // sent is one probe under way, or remembered.
@@ -256,7 +256,7 @@ func (s *Session) Next(now time.Time, c Counts) (r Request, ok bool) {
 	if s.seq-s.tail == ringSize { // cannot be at any rate above capTimeout
 		s.tail++
 	}
-	r = Request{Seq: s.seq, SSID: s.o.SSID, Time: now, Counts: c, Notices: s.notices, Heard: s.heard.seq, HasHeard: s.heard.any}
+	r = Request{Seq: s.seq, SSID: s.o.SSID, Time: now, Counts: c, Notices: s.notices, Heard: s.heard.seq, HasHeard: s.heard.ok}
 	extra := now.Sub(s.regular) < s.o.Active-s.o.Active/(2*burstFactor) // timers may be early or late
 	if !extra {
 		s.regular = now
@@ -324,7 +324,7 @@ func (s *Session) miss(seq uint32, now time.Time) {
 		defer s.reschedule(now)
 	}
 	p := &s.ring[seq%ringSize]
-	if p.extra || s.any && int32(seq-s.answered) < 0 || !p.at.After(s.alive) {
+	if p.extra || s.replied && int32(seq-s.answered) < 0 || !p.at.After(s.alive) {
 		return // lost alone
 	}
 	s.missed++

@@ -278,6 +278,10 @@ func ParseRequest(b []byte, r *Received) error {
 			return ErrTLV
 		}
 		switch t.typ {
+		case typeDirect: // answered, not needed
+			if len(t.value) != directLen {
+				return ErrTLV
+			}
 		case typeCounts:
 			if len(t.value) != countsLen {
 				return ErrTLV
