@@ -46,7 +46,8 @@ type pathState struct {
 	cause     string
 	published uint32 // tracker's generation that steering knows
 	tally     tallyWindow
-	noticeSeq uint32 // newest notice of the peer about its uplink
+	heard     probe.Notices       // the peer's about its uplink
+	watch     func(time.Duration) // a test on demand wants each round trip
 }
 
 // tallyWindow smooths the difference between what the tunnel received and what
@@ -124,7 +125,7 @@ func (p *pathState) status(s *snapshot, w tunnel.Status) PathStatus {
 	defer p.mu.Unlock()
 	st := PathStatus{
 		ID: p.id, Site: s.sites[p.site.Load()].name, Uplink: p.uplink.config.Name, RemoteUplink: p.name,
-		State: p.tracker.State().String(), Why: p.cause, Since: p.since, Sample: p.sample, Scores: map[string]path.Score{},
+		State: p.tracker.State().String(), Why: p.cause, Since: p.since, Metrics: p.sample.Metrics(), Scores: map[string]path.Score{},
 		MTU: p.mtu(), Handshake: w.LastHandshakeAt, TxPackets: c.TxPackets, TxBytes: c.TxBytes,
 		RxPackets: p.inband.Snapshot().Received, RxBytes: p.rxBytes.Load(), InBand: p.inband.Snapshot(),
 	}

@@ -283,10 +283,18 @@ func (p *prober) reflect(ps *pathState, payload []byte, from uint16, ttl uint8, 
 	}
 	ps.uplink.tunnel.SendProbe(ps.peer, probePacket(ps, reply, probe.Port, from))
 	var r probe.Received
-	if probe.ParseRequest(payload, &r) == nil {
-		for _, n := range r.Notices() {
-			p.heard(ps, n)
-		}
+	if probe.ParseRequest(payload, &r) != nil {
+		return
+	}
+	ps.mu.Lock()
+	// The peer counts what it got of ours: proof of life without a reply.
+	if sentAt, ok := ps.session.Heard(&r, rx); ok {
+		ps.tracker.Alive(sentAt)
+	}
+	ps.due.Store(p.mono(ps.session.Due()))
+	ps.mu.Unlock()
+	for _, n := range r.Notices() {
+		p.heard(ps, n)
 	}
 }
 
@@ -297,9 +305,12 @@ func (p *prober) reply(ps *pathState, payload []byte, at int64) {
 	result, ok := ps.session.OnReply(payload, now, ps.counts(p.epoch, true))
 	var change *path.Transition
 	if ok && !result.Duplicate {
-		change = ps.tracker.Observe(result.Probe, now)
 		if result.HasCounts {
 			ps.tracker.ObserveCounts(result.Counts, now)
+		}
+		change = ps.tracker.Observe(result.Probe, now)
+		if ps.watch != nil {
+			ps.watch(result.Probe.RTT)
 		}
 	}
 	ps.due.Store(p.mono(ps.session.Due()))
@@ -321,11 +332,10 @@ func (p *prober) heard(from *pathState, n probe.Notice) {
 			continue
 		}
 		ps.mu.Lock()
-		if int32(n.Seq-ps.noticeSeq) <= 0 && ps.noticeSeq != 0 {
+		if !ps.heard.Accept(n) {
 			ps.mu.Unlock()
 			continue
 		}
-		ps.noticeSeq = n.Seq
 		change := ps.tracker.PeerNotice(n.Alive, now)
 		if change != nil {
 			ps.note(change)

@@ -66,7 +66,7 @@ type PathStatus struct {
 	State        string                `json:"status"`
 	Why          string                `json:"reason,omitempty"`
 	Since        time.Time             `json:"since,omitzero"`
-	Sample       path.Sample           `json:"sample"`
+	Metrics      path.Metrics          `json:"metrics"`
 	Scores       map[string]path.Score `json:"scores"`
 	MTU          int                   `json:"mtu"`
 	Handshake    time.Time             `json:"last_handshake_at,omitzero"`
@@ -131,7 +131,7 @@ type Event struct {
 	Old    string       `json:"old_status,omitempty"`
 	New    string       `json:"new_status,omitempty"`
 	Reason string       `json:"reason,omitempty"`
-	Sample *path.Sample `json:"metrics,omitempty"`
+	Metrics *path.Metrics `json:"metrics,omitempty"`
 	Flow   *FlowStatus  `json:"flow,omitempty"`
 	Change string       `json:"change,omitempty"` // of a flow: started, moved, rejudged, ended
 	Rev    uint64       `json:"revision,omitempty"`

@@ -57,7 +57,8 @@ func (e *Engine) sample() {
 		if change != nil {
 			e.prober.changed(ps, change)
 		}
-		e.sink(Event{Kind: PathMetric, At: now, Path: ps.id, Sample: &sample})
+		metrics := sample.Metrics()
+		e.sink(Event{Kind: PathMetric, At: now, Path: ps.id, Metrics: &metrics})
 	}
 	if resteer {
 		e.resteer()
@@ -80,7 +81,8 @@ const (
 	testGap   = 50 * time.Millisecond
 )
 
-// TestPath watches ten probes of a path at the active rate.
+// TestPath probes a path at the active rate for half a second and reports the
+// round trips.
 func (e *Engine) TestPath(ctx context.Context, id path.ID) (*PathTest, error) {
 	var ps *pathState
 	for _, p := range *e.pathList.Load() {
@@ -91,32 +93,40 @@ func (e *Engine) TestPath(ctx context.Context, id path.ID) (*PathTest, error) {
 	if ps == nil {
 		return nil, ErrUnknownPath
 	}
-	result := &PathTest{Path: id}
-	var delays []time.Duration
-	wait := time.NewTicker(testGap)
-	defer wait.Stop()
-	var last path.Quality
-	for range pathTests {
+	delays := make(chan time.Duration, 4*pathTests)
+	ps.mu.Lock()
+	ps.watch = func(d time.Duration) {
+		select {
+		case delays <- d:
+		default: // more than were asked for
+		}
+	}
+	ps.mu.Unlock()
+	defer func() {
+		ps.mu.Lock()
+		ps.watch = nil
+		ps.mu.Unlock()
+	}()
+	result := &PathTest{Path: id, Sent: pathTests}
+	pace := time.NewTicker(testGap)
+	defer pace.Stop()
+	var got []time.Duration
+	for tick := 0; tick < 2*pathTests && len(got) < pathTests; {
+		// Traffic is what makes a path active.
 		ps.lastTraffic.Store(e.now())
 		e.prober.kick()
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-wait.C:
-		}
-		ps.mu.Lock()
-		q := ps.tracker.Window(path.FastWindow, e.wall(e.now()))
-		ps.mu.Unlock()
-		result.Sent++
-		if q.Samples > 0 && q != last {
-			result.Received++
-			delays = append(delays, q.Delay)
-			last = q
+		case d := <-delays:
+			got = append(got, d)
+		case <-pace.C:
+			tick++
 		}
 	}
-	slices.Sort(delays)
-	if n := len(delays); n > 0 {
-		result.Min, result.Median, result.Max = delays[0], delays[n/2], delays[n-1]
+	slices.Sort(got)
+	if n := len(got); n > 0 {
+		result.Received, result.Min, result.Median, result.Max = n, got[0], got[n/2], got[n-1]
 	}
 	return result, nil
 }

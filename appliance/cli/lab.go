@@ -281,9 +281,9 @@ func (v *labView) draw(r *lab.Report) {
 			if rows++; rows > maxRows {
 				continue
 			}
-			q := &p.Sample.Quality
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s/%s\t%s\t%s\t%s\t%s\n", p.ID, strings.ToUpper(p.State), millis(q.Delay), millis(q.PDVp95),
-				percent(q.LossOut), percent(q.LossIn), score(p.Scores), rate(q.TxRate), rate(q.RxRate), p.Why)
+			m := &p.Metrics
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s/%s\t%s\t%s\t%s\t%s\n", p.ID, strings.ToUpper(p.State), millis(m.Latency), millis(m.PDVp95),
+				percent(m.LossOut), percent(m.LossIn), score(p.Scores), mbps(m.Tx), mbps(m.Rx), p.Why)
 		}
 	}
 	fmt.Fprintln(t, "\nTRAFFIC\tCALL DELAY\tCALL LOSS\tLONGEST GAP\tTRANSFER")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -222,9 +223,9 @@ func writePaths(t *tabwriter.Writer, paths []netstack.PathStatus) {
 	fmt.Fprintln(t, "PATH\tSTATE\tRTT\tPDV p95\tLOSS out/in\tSCORE\tTX\tRX\tMTU\tENDPOINT\tWHY")
 	for i := range paths {
 		p := &paths[i]
-		q := &p.Sample.Quality
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s/%s\t%s\t%s\t%s\t%d\t%s\t%s\n", p.ID, p.State, millis(q.Delay), millis(q.PDVp95),
-			percent(q.LossOut), percent(q.LossIn), score(p.Scores), rate(q.TxRate), rate(q.RxRate), p.MTU, p.Endpoint, p.Why)
+		m := &p.Metrics
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s/%s\t%s\t%s\t%s\t%d\t%s\t%s\n", p.ID, p.State, millis(m.Latency), millis(m.PDVp95),
+			percent(m.LossOut), percent(m.LossIn), score(p.Scores), mbps(m.Tx), mbps(m.Rx), p.MTU, p.Endpoint, p.Why)
 	}
 }
 
@@ -276,19 +277,21 @@ func ago(t time.Time) string {
 	return time.Since(t).Round(time.Second).String() + " ago"
 }
 
-func millis(d time.Duration) string {
-	if d == 0 {
+func millis(v path.Value) string {
+	if math.IsNaN(float64(v)) {
 		return "-"
 	}
-	return fmt.Sprintf("%.1f ms", float64(d)/1e6)
+	return fmt.Sprintf("%.1f ms", float64(v))
 }
 
-func percent(l path.Loss) string {
-	if l.Total == 0 {
+func percent(v path.Value) string {
+	if math.IsNaN(float64(v)) {
 		return "-"
 	}
-	return fmt.Sprintf("%.2f%%", l.Percent)
+	return fmt.Sprintf("%.2f%%", float64(v))
 }
+
+func mbps(v path.Value) string { return rate(float64(v) * 1e6) }
 
 func score(scores map[string]path.Score) string {
 	s, ok := scores[path.DefaultClass]

@@ -148,7 +148,7 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 		if j == i {
 			sites[j].Uplinks = append([]configs.Uplink(nil), plan[j].Uplinks...)
 			for k := range sites[j].Uplinks {
-				sites[j].Uplinks[k].PrivateKeyFile = "in-memory"
+				sites[j].Uplinks[k].PrivateKeyFile = "/in-memory/" + sites[j].Uplinks[k].Name
 			}
 		}
 	}
