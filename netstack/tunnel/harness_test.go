@@ -6,6 +6,9 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"net/netip"
+	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -137,3 +140,17 @@ func waitFor(tb testing.TB, what string, cond func() bool) {
 		}
 	}
 }
+
+// listenPort reads the device's port from its description.
+func listenPort(text string) (uint16, bool) {
+	for line := range strings.Lines(text) {
+		if v, ok := strings.CutPrefix(line, "listen_port="); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 16)
+			return uint16(n), err == nil
+		}
+	}
+	return 0, false
+}
+
+// yieldNow lets other goroutines run.
+func yieldNow() { runtime.Gosched() }
