@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -151,6 +150,3 @@ func listenPort(text string) (uint16, bool) {
 	}
 	return 0, false
 }
-
-// yieldNow lets other goroutines run.
-func yieldNow() { runtime.Gosched() }
