@@ -8,7 +8,7 @@ import (
 )
 
 // The bands of the queue. Control goes before everything; Voice goes before
-// Rest, which keeps a quarter of each batch; Rest is shared between the peers
+// Rest, which keeps a quarter of each batch (of 4 and more); Rest is shared between the peers
 // by bytes (surplus round robin).
 const (
 	Control uint8 = iota
@@ -170,7 +170,7 @@ func (q *queue) plan(jobs []job, slots int, now int64) ([]job, bool) {
 	for band := 0; band < len(q.lists) && q.up; band++ {
 		share := slots
 		if band == int(Voice) && q.lists[Rest].head != nil {
-			share = max(1, slots*3/4)
+			share = slots - slots/4
 		}
 		slots -= share
 		jobs, share = q.serve(jobs, &q.lists[band], band == int(Rest), share)
