@@ -19,7 +19,7 @@ type endpoint struct {
 var _ conn.Endpoint = (*endpoint)(nil)
 
 func newEndpoint(a netip.AddrPort, scope uint32) *endpoint {
-	ip := a.Addr().Unmap()
+	ip := a.Addr().Unmap().WithZone("")
 	if scope != 0 && ip.Is6() {
 		ip = ip.WithZone(strconv.FormatUint(uint64(scope), 10))
 	}

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"net/netip"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -136,4 +138,15 @@ func waitFor(tb testing.TB, what string, cond func() bool) {
 		case <-tick.C:
 		}
 	}
+}
+
+// listenPort reads the device's port from its description.
+func listenPort(text string) (uint16, bool) {
+	for line := range strings.Lines(text) {
+		if v, ok := strings.CutPrefix(line, "listen_port="); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 16)
+			return uint16(n), err == nil
+		}
+	}
+	return 0, false
 }

@@ -57,7 +57,7 @@ func (m *Memory) Filter(keep func(datagram []byte) bool) {
 	m.filter = keep
 }
 
-// Inject delivers a datagram to this end as if it came from src.
+// Inject delivers a datagram to this end as if it came from the other one.
 func (m *Memory) Inject(datagram []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -141,31 +141,33 @@ func (m *meter) handshake(b []byte) bool {
 
 // Send passes on what the device has for one peer.
 func (m *meter) Send(bufs [][]byte, ep conn.Endpoint) error {
+	if len(bufs) == 0 || len(bufs[0]) < device.MinMessageSize {
+		return m.Bind.Send(bufs, ep)
+	}
+	// All that is wanted of bufs is read first: a Bind may use their memory,
+	// as upstream's does to join them.
+	b, n := bufs[0], uint64(len(bufs))
+	var p *Peer
+	switch kind := binary.LittleEndian.Uint32(b); {
+	case kind == device.MessageInitiationType || kind == device.MessageResponseType:
+		m.index.register(binary.LittleEndian.Uint32(b[4:]))
+		m.count.sentHandshakes.Add(n)
+	case kind != device.MessageTransportType:
+		m.count.sentHandshakes.Add(n)
+	case len(b) == device.MessageKeepaliveSize: // always alone
+		m.count.sentKeepalives.Add(n)
+	default:
+		m.count.sentTransport.Add(n)
+		if id, ok := readTag(b); ok {
+			p = m.t.peerByID(id)
+		}
+	}
 	err := m.Bind.Send(bufs, ep)
 	if err != nil {
 		m.count.sendErrors.Add(1)
 	}
-	if len(bufs) == 0 || len(bufs[0]) < device.MinMessageSize {
-		return err
-	}
-	b := bufs[0]
-	switch binary.LittleEndian.Uint32(b) {
-	case device.MessageTransportType:
-		if len(b) == device.MessageKeepaliveSize { // always alone
-			m.count.sentKeepalives.Add(1)
-			break
-		}
-		m.count.sentTransport.Add(uint64(len(bufs)))
-		if id, ok := readTag(b); ok {
-			if p := m.t.peerByID(id); p != nil {
-				m.t.queue.sent(p, len(bufs), m.t.o.Now())
-			}
-		}
-	case device.MessageInitiationType, device.MessageResponseType:
-		m.index.register(binary.LittleEndian.Uint32(b[4:]))
-		m.count.sentHandshakes.Add(1)
-	case device.MessageCookieReplyType:
-		m.count.sentHandshakes.Add(1)
+	if p != nil {
+		m.t.queue.sent(p, int(n), m.t.o.Now())
 	}
 	return err
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // The bands of the queue. Control goes before everything; Voice goes before
-// Rest, which keeps a quarter of each batch; Rest is shared between the peers
+// Rest, which keeps a quarter of each batch (of 4 and more); Rest is shared between the peers
 // by bytes (surplus round robin).
 const (
 	Control uint8 = iota
@@ -55,6 +55,7 @@ type queue struct {
 	staged   int // packets of peers without a session in the device
 	blocked  []*Peer
 	sleeping bool
+	up       bool // the device is; before, it would drop what it reads
 	closed   bool
 	now      int64 // of the plan being made
 }
@@ -132,6 +133,14 @@ func (q *queue) admits(f *flight, band uint8, size int) bool {
 	return (f.bytes == 0 || f.bytes+size <= peer) && q.bytes+size <= dev
 }
 
+// start lets Read have packets.
+func (q *queue) start() {
+	q.mu.Lock()
+	q.up = true
+	q.rouse()
+	q.mu.Unlock()
+}
+
 // rouse wakes Read. The caller holds mu.
 func (q *queue) rouse() {
 	if q.sleeping {
@@ -158,10 +167,10 @@ func (q *queue) plan(jobs []job, slots int, now int64) ([]job, bool) {
 	if q.closed {
 		return jobs, false
 	}
-	for band := range q.lists {
+	for band := 0; band < len(q.lists) && q.up; band++ {
 		share := slots
 		if band == int(Voice) && q.lists[Rest].head != nil {
-			share = max(1, slots*3/4)
+			share = slots - slots/4
 		}
 		slots -= share
 		jobs, share = q.serve(jobs, &q.lists[band], band == int(Rest), share)

@@ -190,6 +190,7 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	if err := t.dev.Up(); err != nil {
 		return fmt.Errorf("tunnel %s: %w", t.o.Name, err)
 	}
+	t.queue.start()
 	tick := time.NewTicker(keepInterval)
 	defer tick.Stop()
 	for {
