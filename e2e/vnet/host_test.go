@@ -240,7 +240,7 @@ func TestLatencies(t *testing.T) {
 			t.Errorf("got %v, want about %v", c.got, c.want)
 		}
 	}
-	for v := uint64(1); v < 1<<62; v = v*5/4 + 1 {
+	for v := uint64(1); v < 1<<62; v += v/4 + 1 {
 		if b := bucketOf(v); bucketTop(b) < v || b > 0 && bucketTop(b-1) >= v {
 			t.Fatalf("%d is in bucket %d up to %d", v, b, bucketTop(b))
 		}
