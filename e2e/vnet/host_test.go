@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 
 	"patronus/netstack/lan"
@@ -60,7 +59,6 @@ func background(t testing.TB, run func(context.Context) error) {
 }
 
 func TestHost(t *testing.T) {
-	t.Cleanup(func() { goleak.VerifyNone(t) })
 	a, b := twoHosts(t)
 	for _, c := range []struct {
 		name, dst, any string
@@ -161,7 +159,6 @@ func waitFor(t testing.TB, ok func() bool) {
 }
 
 func TestHostErrors(t *testing.T) {
-	t.Cleanup(func() { goleak.VerifyNone(t) })
 	a, _ := twoHosts(t)
 	if _, err := a.SendUDP(t.Context(), addrPort("10.0.0.2:1"), UDPLoad{Rate: 1, Size: 5}); !errors.Is(err, ErrLoad) {
 		t.Errorf("too small a packet: %v", err)
