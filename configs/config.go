@@ -1,28 +1,28 @@
 package configs
 
-import (
-	"net/netip"
-	"time"
-)
+import "net/netip"
 
 // Config is everything one appliance needs to run: itself, the sites it talks
 // to, what it carries and how. One file may serve all sites of a fabric; Site
 // says which of Sites this appliance is.
+//
+// A Config comes out of [Parse], [Decode] or [New] with its defaults filled in
+// and its values checked; it is immutable from then on and safe to share.
 type Config struct {
 	Fabric   string         `yaml:"fabric" json:"fabric"`
 	Site     string         `yaml:"site" json:"site"`
 	DataDir  string         `yaml:"data_dir" json:"data_dir"`
 	Topology Topology       `yaml:"topology" json:"topology"`
-	Sites    []Site         `yaml:"sites" json:"sites"`
-	LAN      []LANPort      `yaml:"lan" json:"lan"`
-	Devices  []Device       `yaml:"devices" json:"devices"`
-	Classes  []Class        `yaml:"classes" json:"classes"`
+	Sites    []Site         `yaml:"sites" json:"sites,omitempty"`
+	LAN      []LANPort      `yaml:"lan" json:"lan,omitempty"`
+	Devices  []Device       `yaml:"devices" json:"devices,omitempty"`
+	Classes  []Class        `yaml:"classes" json:"classes,omitempty"`
 	Probe    Probe          `yaml:"probe" json:"probe"`
 	Flows    Flows          `yaml:"flows" json:"flows"`
-	Hosts    []HostEndpoint `yaml:"endpoints" json:"endpoints"`
+	Hosts    []HostEndpoint `yaml:"endpoints" json:"endpoints,omitempty"`
 	// Namespaces carry the labels that namespaceSelector matches.
-	Namespaces []Namespace `yaml:"namespaces" json:"namespaces"`
-	Policies   []Policy    `yaml:"policies" json:"policies"`
+	Namespaces []Namespace `yaml:"namespaces" json:"namespaces,omitempty"`
+	Policies   []Policy    `yaml:"policies" json:"policies,omitempty"`
 }
 
 // TopologyMode says which sites have paths to each other.
@@ -38,17 +38,18 @@ const (
 // the hubs only, and reaches other spokes through the first hub that is up.
 type Topology struct {
 	Mode TopologyMode `yaml:"mode" json:"mode"`
-	Hubs []string     `yaml:"hubs" json:"hubs"`
+	Hubs []string     `yaml:"hubs" json:"hubs,omitempty"`
 }
 
-// Site is a place with prefixes and uplinks.
+// Site is a place with prefixes and uplinks. Prefixes of different sites do not
+// overlap, but one site may own a default route (0.0.0.0/0, ::/0).
 type Site struct {
 	Name string `yaml:"name" json:"name"`
 	// Address is the appliance's own address on the overlay (agent API). The
-	// zero value means the one derived by [Site.OverlayAddress].
-	Address  netip.Addr     `yaml:"address" json:"address"`
-	Prefixes []netip.Prefix `yaml:"prefixes" json:"prefixes"`
-	Uplinks  []Uplink       `yaml:"uplinks" json:"uplinks"`
+	// zero value means the one derived by [Config.OverlayAddress].
+	Address  netip.Addr     `yaml:"address" json:"address,omitzero"`
+	Prefixes []netip.Prefix `yaml:"prefixes" json:"prefixes,omitempty"`
+	Uplinks  []Uplink       `yaml:"uplinks" json:"uplinks,omitempty"`
 }
 
 // Uplink is one WAN attachment of a site, with its own WireGuard key. The
@@ -56,16 +57,16 @@ type Site struct {
 type Uplink struct {
 	Name      string           `yaml:"name" json:"name"`
 	PublicKey Key              `yaml:"public_key" json:"public_key"`
-	Endpoints []netip.AddrPort `yaml:"endpoints" json:"endpoints"`
+	Endpoints []netip.AddrPort `yaml:"endpoints" json:"endpoints,omitempty"`
 	// PathAddress is the address that the uplink's paths are named by inside
 	// the tunnels (RFC 1112 class E, never seen outside). The zero value means
 	// the one derived from the public key by [Uplink.Path].
-	PathAddress netip.Addr `yaml:"path_address" json:"path_address"`
+	PathAddress netip.Addr `yaml:"path_address" json:"path_address,omitzero"`
 
 	PrivateKeyFile string     `yaml:"private_key_file" json:"private_key_file,omitempty"`
 	ListenPort     uint16     `yaml:"listen_port" json:"listen_port,omitempty"`
 	Interface      string     `yaml:"interface" json:"interface,omitempty"`
-	Source         netip.Addr `yaml:"source" json:"source"`
+	Source         netip.Addr `yaml:"source" json:"source,omitzero"`
 	// MTU is the largest IP packet the uplink carries outside the tunnel, bytes.
 	MTU       int      `yaml:"mtu" json:"mtu,omitempty"`
 	Keepalive Duration `yaml:"keepalive" json:"keepalive,omitempty"`
@@ -85,8 +86,8 @@ const (
 type LANPort struct {
 	Name      string         `yaml:"name" json:"name"`
 	Kind      LANKind        `yaml:"kind" json:"kind"`
-	Interface string         `yaml:"interface" json:"interface"`
-	Addresses []netip.Prefix `yaml:"addresses" json:"addresses"`
+	Interface string         `yaml:"interface" json:"interface,omitempty"`
+	Addresses []netip.Prefix `yaml:"addresses" json:"addresses,omitempty"`
 	VLAN      uint16         `yaml:"vlan" json:"vlan,omitempty"`
 	MTU       int            `yaml:"mtu" json:"mtu,omitempty"`
 	Routes    []Route        `yaml:"routes" json:"routes,omitempty"`
@@ -103,9 +104,9 @@ type Route struct {
 type Device struct {
 	Name       string         `yaml:"name" json:"name"`
 	PublicKey  Key            `yaml:"public_key" json:"public_key"`
-	AllowedIPs []netip.Prefix `yaml:"allowed_ips" json:"allowed_ips"`
+	AllowedIPs []netip.Prefix `yaml:"allowed_ips" json:"allowed_ips,omitempty"`
 	Uplink     string         `yaml:"uplink" json:"uplink"`
-	Endpoint   netip.AddrPort `yaml:"endpoint" json:"endpoint"`
+	Endpoint   netip.AddrPort `yaml:"endpoint" json:"endpoint,omitzero"`
 	Keepalive  Duration       `yaml:"keepalive" json:"keepalive,omitempty"`
 }
 
@@ -113,17 +114,18 @@ type Device struct {
 // what it needs of a path.
 type Class struct {
 	Name  string  `yaml:"name" json:"name"`
-	Match []Match `yaml:"match" json:"match"`
+	Match []Match `yaml:"match" json:"match,omitempty"`
 	// Prefer lists groups of this site's uplinks; flows balance within the
 	// first group that has a path meeting the SLA. Empty means all uplinks.
-	Prefer [][]string `yaml:"prefer" json:"prefer"`
+	Prefer [][]string `yaml:"prefer" json:"prefer,omitempty"`
 	SLA    SLA        `yaml:"sla" json:"sla"`
 	// Strict drops the flow when no path meets the SLA; otherwise the best of
 	// the worst is taken.
-	Strict bool `yaml:"strict" json:"strict"`
+	Strict bool `yaml:"strict" json:"strict,omitempty"`
 }
 
-// Match selects packets; empty fields match everything, and all fields must match.
+// Match selects flows by their first packet; empty fields match everything, and
+// all fields must match. Ports are destination ports.
 type Match struct {
 	Source      []netip.Prefix `yaml:"source" json:"source,omitempty"`
 	Destination []netip.Prefix `yaml:"destination" json:"destination,omitempty"`
@@ -131,13 +133,6 @@ type Match struct {
 	Ports       []PortRange    `yaml:"ports" json:"ports,omitempty"`
 	DSCP        []DSCP         `yaml:"dscp" json:"dscp,omitempty"`
 }
-
-// PortRange is an inclusive range, written "5060" or "5060-5061".
-type PortRange struct{ First, Last uint16 }
-
-// DSCP is a differentiated services code point (RFC 2474), written as a number
-// or by name (ef, af41, cs5).
-type DSCP uint8
 
 // SLA holds for each metric the value that is still good (full score) and the
 // one that violates (score 0). Zero means the metric is not judged.
@@ -175,7 +170,7 @@ type HostEndpoint struct {
 	Namespace string            `yaml:"namespace" json:"namespace"`
 	Name      string            `yaml:"name" json:"name"`
 	Site      string            `yaml:"site" json:"site,omitempty"`
-	Addresses []netip.Prefix    `yaml:"addresses" json:"addresses"`
+	Addresses []netip.Prefix    `yaml:"addresses" json:"addresses,omitempty"`
 	Labels    map[string]string `yaml:"labels" json:"labels,omitempty"`
 	Ports     []NamedPort       `yaml:"ports" json:"ports,omitempty"`
 	// Origin says who told us: configuration, rest, kubernetes, dhcp, neighbour.
@@ -215,6 +210,3 @@ type Policy struct {
 	// Spec is the Kubernetes object as YAML.
 	Spec string `yaml:"spec" json:"spec"`
 }
-
-// Duration is a time.Duration written as Go writes it ("50ms").
-type Duration time.Duration

@@ -1,7 +1,20 @@
 // Package configs owns what an operator asks for: the typed configuration of a
-// site, its validation, and the numbered, signed revisions made of it.
+// site, its validation, the values derived from it, the keys it names, and the
+// numbered, signed revisions that carry it.
 //
-// It is pure data. It opens no socket, starts no goroutine and knows nothing of
-// packets; everything that runs is built from a value of this package that was
-// validated once.
+// It does not run anything: it opens no socket, starts no goroutine and knows
+// nothing of packets. The only files it touches are those of keys and of the
+// revision [Store]. What a policy means is for netstack/policy to say.
+//
+// Every configuration comes in by one of three doors, and each fills in the
+// defaults, checks the whole and reports all problems at once:
+//
+//	YAML file --Parse--> +----------+
+//	Go value  --New----> | *Config  | --Canonical--> JSON body of a Revision
+//	JSON body --Decode-> +----------+                  | Sign
+//	                          ^                        v
+//	                          +---Revision.Config--- Store (two slots)
+//
+// A checked Config is immutable and safe to share, and so is a Revision. A
+// Store may be used concurrently.
 package configs

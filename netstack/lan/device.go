@@ -73,9 +73,9 @@ func (d *device) control(f func(fd uintptr)) error {
 	return nil
 }
 
-// read calls f until it returns true, waiting for readability in between. An
-// error other than net.ErrClosed means that the poller has nothing left to wait
-// for.
+// read calls f until it returns true, waiting for readability in between. It
+// returns net.ErrClosed, os.ErrDeadlineExceeded if the file has a deadline, or
+// ErrGone if the poller has nothing left to wait for.
 func (d *device) read(f func(fd uintptr) bool) error {
 	err := d.conn.Read(f)
 	switch {
@@ -83,6 +83,8 @@ func (d *device) read(f func(fd uintptr) bool) error {
 		return nil
 	case d.gone.Load():
 		return net.ErrClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrGone, err)
 }

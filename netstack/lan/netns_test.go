@@ -88,6 +88,20 @@ func (n *namespace) in(f func() error) {
 	}
 }
 
+// poke sends one datagram.
+func (n *namespace) poke(to netip.Addr) {
+	n.t.Helper()
+	n.in(func() error {
+		c, err := net.Dial("udp", netip.AddrPortFrom(to, 9).String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte("hello"))
+		return err
+	})
+}
+
 // bridge forwards from one port to the other and back until the test ends. With
 // cut, superpackets are cut into segments on the way, as a tunnel would.
 func bridge(t *testing.T, a, b Port, cut bool) {

@@ -250,18 +250,3 @@ func (p *Packet) now() int64 { return int64(time.Since(p.start)) }
 
 // Read implements Port. Frames for Control are handed over before it returns.
 func (p *Packet) Read(bufs []*packet.Buffer) (int, error) { return p.rd.read(bufs) }
-
-// gone reports whether the socket has lost its interface for good.
-func gone(fd uintptr) bool {
-	sa, err := unix.Getsockname(int(fd))
-	if err != nil {
-		return true
-	}
-	ll, ok := sa.(*unix.SockaddrLinklayer)
-	return !ok || ll.Ifindex < 0
-}
-
-// errnoGone wraps what the kernel said of an interface that has vanished.
-func (p *Packet) errnoGone(errno unix.Errno) error {
-	return fmt.Errorf("packet port %s: %w: %w", p.name, ErrGone, errno)
-}

@@ -2,6 +2,11 @@ package lan
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,9 +35,11 @@ type mmsghdr struct {
 type packetReader struct {
 	port   *Packet
 	recvFn func(fd uintptr) bool // recv, bound once
+	lostFn func(fd uintptr)      // lost, bound once
 	want   int
 	n      int
-	err    error
+	errno  unix.Errno
+	down   bool
 	slots  [recvBatch]*packet.Buffer
 	iovs   [recvBatch]unix.Iovec
 	msgs   [recvBatch]mmsghdr
@@ -45,7 +52,7 @@ const lead = vnetLen + ethLen
 
 func (r *packetReader) init(p *Packet) {
 	r.port = p
-	r.recvFn = r.recv
+	r.recvFn, r.lostFn = r.recv, r.lost
 	for i := range r.msgs {
 		r.refill(i)
 		h := &r.msgs[i].hdr
@@ -64,12 +71,8 @@ func (r *packetReader) refill(i int) {
 func (r *packetReader) read(bufs []*packet.Buffer) (int, error) {
 	n := 0
 	for n == 0 && len(bufs) > 0 {
-		r.want, r.n, r.err = min(len(bufs), recvBatch), 0, nil
-		if err := r.port.dev.read(r.recvFn); err != nil {
+		if err := r.receive(min(len(bufs), recvBatch)); err != nil {
 			return 0, err
-		}
-		if r.err != nil {
-			return 0, r.err
 		}
 		// Outside recvFn, during which the descriptor cannot be closed: Control
 		// is free to call Close.
@@ -84,6 +87,48 @@ func (r *packetReader) read(bufs []*packet.Buffer) (int, error) {
 	return n, nil
 }
 
+// downCheck is how often a port whose interface is down looks whether it still
+// exists.
+const downCheck = 500 * time.Millisecond
+
+// receive fills up to want slots and sets r.n. The kernel says once that the
+// interface went down; it says nothing more if it is then deleted, and the
+// socket revives by itself if it comes up. So a port that is down has a deadline.
+func (r *packetReader) receive(want int) error {
+	dev := r.port.dev
+	for {
+		r.want, r.n, r.errno = want, 0, 0
+		if r.down {
+			if err := dev.file.SetReadDeadline(time.Now().Add(downCheck)); err != nil {
+				return net.ErrClosed
+			}
+		}
+		err := dev.read(r.recvFn)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if err := dev.control(r.lostFn); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		}
+		switch {
+		case r.errno == unix.ENETDOWN:
+			r.down = true
+		case r.errno != 0:
+			return fmt.Errorf("packet port %s: %w: %w", r.port.name, ErrGone, r.errno)
+		case r.n > 0:
+			if r.down {
+				r.down = false
+				if err := dev.file.SetReadDeadline(time.Time{}); err != nil {
+					return net.ErrClosed
+				}
+			}
+			return nil
+		}
+	}
+}
+
 // recv receives a batch. False means that nothing was there.
 func (r *packetReader) recv(fd uintptr) bool {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])),
@@ -91,20 +136,21 @@ func (r *packetReader) recv(fd uintptr) bool {
 	switch errno {
 	case 0:
 		r.n = int(n)
-		return true
 	case unix.EAGAIN:
 		return false
 	case unix.EINTR:
-		return true
-	case unix.ENETDOWN:
-		// Said once when the interface goes down; the socket revives with it,
-		// unless it was deleted.
-		if !gone(fd) {
-			return true
-		}
+	default:
+		r.errno = errno
 	}
-	r.err = r.port.errnoGone(errno)
 	return true
+}
+
+// lost sets r.errno if the socket has lost its interface for good.
+func (r *packetReader) lost(fd uintptr) {
+	sa, err := unix.Getsockname(int(fd))
+	if ll, ok := sa.(*unix.SockaddrLinklayer); err != nil || !ok || ll.Ifindex < 0 {
+		r.errno = unix.ENODEV
+	}
 }
 
 // take makes a buffer of the frame in slot i, or returns nil if the frame went

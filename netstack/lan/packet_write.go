@@ -1,6 +1,7 @@
 package lan
 
 import (
+	"fmt"
 	"net"
 	"unsafe"
 
@@ -290,7 +291,7 @@ func (w *packetWriter) failed(errno unix.Errno, i int) {
 		count.drop(DropLinkDown, m.packets)
 	case unix.ENXIO, unix.ENODEV:
 		count.drop(DropLinkDown, m.packets)
-		w.err = w.port.errnoGone(errno)
+		w.err = fmt.Errorf("packet port %s: %w: %w", w.port.name, ErrGone, errno)
 	case unix.EBADF:
 		w.err = net.ErrClosed
 	case unix.EINVAL:

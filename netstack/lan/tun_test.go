@@ -129,16 +129,7 @@ func TestTUNFromDescriptor(t *testing.T) {
 		}
 		done := make(chan error)
 		go func() { done <- forward(p, b, false) }()
-		c := netip.AddrPortFrom(testNets4[1].Addr(), 9)
-		ns[0].in(func() error {
-			u, err := net.Dial("udp", c.String())
-			if err != nil {
-				return err
-			}
-			defer u.Close()
-			_, err = u.Write([]byte("hello"))
-			return err
-		})
+		ns[0].poke(testNets4[1].Addr())
 		waitFor(t, func() bool { return p.Counters().RxPackets > 0 })
 		p.Close()
 		if err := <-done; err != nil {

@@ -150,9 +150,11 @@ func (h *vnetHeader) superpacket(b *packet.Buffer, kind uint8) (Drop, bool) {
 // decoded into in (RFC 9293 3.1, RFC 8200 8.1).
 func pseudoSum(b []byte, in *packet.Info) uint64 {
 	sum := uint64(in.Key.Proto) + uint64(in.Length) - uint64(in.L4)
-	addrs := b[8:ipv6Len]
+	var addrs []byte
 	if in.Version == 4 {
 		addrs = b[12:ipv4Len]
+	} else {
+		addrs = b[8:ipv6Len]
 	}
 	for len(addrs) >= 4 {
 		sum += uint64(binary.BigEndian.Uint32(addrs))

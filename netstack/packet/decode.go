@@ -103,8 +103,8 @@ func Decode(b []byte, in *Info) Fault {
 	if n == 0 {
 		return decode4(b, in)
 	}
-	ports := binary.LittleEndian.Uint32(h)
-	in.Key.SrcPort, in.Key.DstPort = bits.ReverseBytes16(uint16(ports)), bits.ReverseBytes16(uint16(ports>>16))
+	ports := binary.BigEndian.Uint32(h)
+	in.Key.SrcPort, in.Key.DstPort = uint16(ports>>16), uint16(ports)
 	in.put4(w0, w1, w2)
 	in.Length = uint32(total)
 	in.L4, in.Payload = ipv4Len, uint16(ipv4Len+n)
@@ -137,7 +137,8 @@ func (in *Info) put4(w0, w1, w2 uint64) {
 func sums(w0, w1, w2 uint64) bool {
 	sum, carry := bits.Add64(w0, w1, 0)
 	sum, carry = bits.Add64(sum, w2, carry)
-	return (sum+carry)%0xffff == 0
+	sum, _ = bits.Add64(sum, 0, carry)
+	return sum%0xffff == 0
 }
 
 // plainPair reports whether two IPv4 addresses (little-endian words) are

@@ -1,9 +1,6 @@
 package packet
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "encoding/binary"
 
 // IPv6 extension headers that are walked (RFC 8200, 4; RFC 4302).
 const (
@@ -35,8 +32,8 @@ func decode6(b []byte, in *Info) Fault {
 	in.Fragment = Whole
 	if h := b[ipv6Len:total]; len(h) >= udpLen {
 		if n, flags := plainTransport(h, proto); n != 0 {
-			ports := binary.LittleEndian.Uint32(h)
-			in.Key.SrcPort, in.Key.DstPort = bits.ReverseBytes16(uint16(ports)), bits.ReverseBytes16(uint16(ports>>16))
+			ports := binary.BigEndian.Uint32(h)
+			in.Key.SrcPort, in.Key.DstPort = uint16(ports>>16), uint16(ports)
 			in.L4, in.Payload = ipv6Len, uint16(ipv6Len+n)
 			in.Flags = flags
 			in.ICMPType, in.ICMPCode = 0, 0

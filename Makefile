@@ -1,0 +1,60 @@
+# Patronus: every task of a developer is a target here; `make` lists them.
+SHELL := /bin/bash
+export GOTOOLCHAIN := go1.27.3
+export GOFLAGS := -buildvcs=false
+
+BIN      := bin/patronus
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X patronus/appliance.Version=$(VERSION)
+SOURCES  := $(shell find appliance configs dashboard e2e image netstack -name '*.go' -o -name '*.yaml' -o -name '*.s' 2>/dev/null) go.mod go.sum
+GOFUMPT  := mvdan.cc/gofumpt@v0.9.2
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
+SITES    ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test test-long check lint unit e2e fuzz bench cover clean setup
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## build and start a lab: three sites in one process, no root needed
+	$(BIN) lab --sites $(SITES)
+
+build: $(BIN) ## build bin/patronus (static)
+
+$(BIN): $(SOURCES)
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./appliance/cmd/patronus
+
+setup: ## install what the privileged tests need (as root; otherwise says what is missing)
+	@bash e2e/setup
+
+test: build setup ## unit and race tests and the short e2e (at most 15 minutes)
+	@bash e2e/run short
+
+test-long: build setup ## the slow tests: failover distributions, soak, fuzz
+	@bash e2e/run long
+
+unit: ## unit tests only, without the race detector
+	go test -shuffle=on ./...
+
+check: build lint ## what a reviewer would run: lint, formatting, the house's rules, tests
+	go vet ./...
+	go mod verify
+	go test ./e2e/house/
+	@bash e2e/run short
+
+lint: ## golangci-lint and gofumpt
+	go run $(GOLANGCI) run ./...
+	@test -z "$$(go run $(GOFUMPT) -l appliance configs dashboard e2e image netstack | tee /dev/stderr)"
+
+fuzz: ## each fuzz target for 30 s
+	@bash e2e/run fuzz
+
+bench: build ## Go benchmarks of the packet path, and throughput beside upstream wireguard-go
+	@bash e2e/run bench
+
+cover: ## test coverage by package
+	go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1
+
+clean: ## remove what was built
+	rm -rf bin e2e/out cover.out

@@ -1,0 +1,286 @@
+package netstack
+
+import (
+	"net/netip"
+
+	"patronus/netstack/lan"
+	"patronus/netstack/packet"
+	"patronus/netstack/tunnel"
+)
+
+// inboundHandler gives a tunnel's packets to the engine.
+type inboundHandler struct {
+	engine *Engine
+	uplink *uplinkState
+}
+
+// FromTunnel implements tunnel.Handler. It is called by one goroutine per
+// peer, several at once for one tunnel.
+func (h *inboundHandler) FromTunnel(_ *tunnel.Tunnel, pkts []tunnel.Inbound) {
+	h.engine.fromWAN(h.uplink, pkts)
+}
+
+// inbound is the scratch of one call of fromWAN.
+type inbound struct {
+	snap   *snapshot
+	from   *pathState // nil: a device
+	device *deviceState
+	run    run
+	out    outlet
+	info   packet.Info
+	answer []byte
+}
+
+func newInbound(batch int) *inbound {
+	return &inbound{out: newOutlet(batch), answer: make([]byte, 0, 2048)}
+}
+
+// fromWAN takes a batch of decrypted packets, all of one peer. They are
+// borrowed until it returns.
+func (e *Engine) fromWAN(u *uplinkState, pkts []tunnel.Inbound) {
+	s := e.snapshot.Load()
+	if s == nil {
+		e.counters.drop(FromWAN, NoRoute, len(pkts))
+		return
+	}
+	from := u.end(pkts[0].Peer)
+	if from.path == nil && from.device == nil {
+		e.counters.drop(FromWAN, Misdelivered, len(pkts))
+		return
+	}
+	i := e.scratch.Get().(*inbound)
+	i.snap, i.from, i.device = s, from.path, from.device
+	i.run.reset()
+	i.out.grow(len(pkts))
+	now := e.now()
+	for n := range pkts {
+		e.packetFromWAN(i, &pkts[n], now)
+	}
+	i.run.flush(now)
+	if from.path != nil {
+		from.path.inband.Publish()
+	}
+	i.out.write(e, s)
+	i.snap, i.from, i.device = nil, nil, nil
+	i.run = run{}
+	e.scratch.Put(i)
+}
+
+// packetFromWAN does the six steps of doc.go for one packet.
+func (e *Engine) packetFromWAN(i *inbound, p *tunnel.Inbound, now int64) {
+	b, ok := e.unwrap(i, p, now)
+	if !ok {
+		return
+	}
+	in := i.out.info(&i.info)
+	if fault := packet.Decode(b, in); fault != 0 {
+		e.malformed(FromWAN, fault)
+		return
+	}
+	b = b[:in.Length]
+	if !e.ownFragment(FromWAN, in, now) {
+		e.counters.drop(FromWAN, FragmentLost, 1)
+		return
+	}
+	if !i.run.same(in) {
+		i.run.flush(now)
+		e.decideFromWAN(i, in, b, now)
+	}
+	i.run.count(1, len(b), in.Flags)
+	switch d := &i.run.decision; d.verdict {
+	case Forward:
+		if in.Fragment == packet.FirstFragment {
+			e.fragments[FromWAN].Remember(in, now)
+		}
+		e.forwardIn(i, b, in, d)
+	case Deliver:
+		e.deliver(FromWAN, b)
+	case Drop:
+		e.counters.drop(FromWAN, d.reason, 1)
+	case Reject:
+		e.counters.drop(FromWAN, d.reason, 1)
+		e.answerWAN(e.refusal(i.answer[:0], b, in, d.reason, i.snap.source(in.Version == 4, nil)))
+	}
+}
+
+// unwrap takes the outer header off; WireGuard has checked that the peer may use
+// this outer source. What is between the path addresses themselves is a probe,
+// and ends here.
+func (e *Engine) unwrap(i *inbound, p *tunnel.Inbound, now int64) ([]byte, bool) {
+	from := i.from
+	if from == nil {
+		return p.Bytes, true
+	}
+	from.received(p, len(p.Bytes))
+	src, dst, _, inner, ok := packet.ParseOuter(p.Bytes)
+	if !ok || src != from.remote || dst != from.uplink.source {
+		e.counters.drop(FromWAN, Misdelivered, 1)
+		return nil, false
+	}
+	if inner[0]>>4 == 4 && [4]byte(inner[12:16]) == from.remote && [4]byte(inner[16:20]) == from.uplink.source {
+		if !e.prober.receive(from, inner, p.At) {
+			e.malformed(FromWAN, packet.BadTransport)
+		}
+		return nil, false
+	}
+	from.lastTraffic.Store(now)
+	return inner, true
+}
+
+// decideFromWAN decides for a run whose packets come from a tunnel.
+func (e *Engine) decideFromWAN(i *inbound, in *packet.Info, b []byte, now int64) {
+	s, d := i.snap, &i.run.decision
+	i.run.begin(in)
+	if multicast(&in.Key.Dst) {
+		d.drop(Martian)
+		return
+	}
+	from, ok := s.lookup(&in.Key.Src)
+	if !ok || !i.belongs(from) {
+		d.drop(Spoofed)
+		return
+	}
+	to, ok := s.lookup(&in.Key.Dst)
+	switch {
+	case !ok || to.kind == routeUnreachable:
+		d.reject(NoRoute)
+		return
+	case to.kind == routeHost:
+		d.verdict = Deliver
+		return
+	}
+	d.to = to
+	fromDevice := i.from == nil
+	e.judge(s, &i.run, in, b, now, fromDevice, to.kind == routeLAN || to.kind == routeDevice)
+	if d.verdict == Forward && to.kind == routeSite {
+		if !fromDevice && to.site == uint16(i.from.site.Load()) {
+			d.drop(NoRoute) // back where it came from: a loop
+			return
+		}
+		e.steer(s, &i.run, in)
+	}
+}
+
+// belongs reports whether packets with a source that routes to r may come from
+// the peer that i is about.
+func (i *inbound) belongs(r route) bool {
+	if i.from == nil {
+		return r.kind == routeDevice && i.snap.devices[r.device] == i.device
+	}
+	return r.kind == routeSite && i.snap.reachedVia(r.site, uint16(i.from.site.Load()))
+}
+
+// forwardIn sends an admitted packet to the LAN, or on to another site.
+func (e *Engine) forwardIn(i *inbound, b []byte, in *packet.Info, d *decision) {
+	source := func() netip.Addr { return i.snap.source(in.Version == 4, nil) }
+	if in.TTL <= 1 {
+		e.counters.drop(FromWAN, TTLExpired, 1)
+		if e.answers.allow(e.now()) {
+			e.answerWAN(packet.AppendTimeExceeded(i.answer[:0], b, in, source()))
+		}
+		return
+	}
+	mtu := i.snap.mtu(d)
+	if len(b) > mtu {
+		e.counters.drop(FromWAN, TooBig, 1)
+		if e.answers.allow(e.now()) {
+			e.answerWAN(packet.AppendTooBig(i.answer[:0], b, in, source(), mtu))
+		}
+		return
+	}
+	packet.DecrementTTL(b, in)
+	packet.ClampMSS(b, in, mtu)
+	if d.to.kind == routeLAN {
+		i.out.borrowed(b, in, d.to)
+		return
+	}
+	e.transmit(FromWAN, i.snap, d, clonePacket(b, in))
+}
+
+func clonePacket(b []byte, in *packet.Info) *packet.Buffer {
+	c := packet.Get(len(b))
+	copy(c.Bytes, b)
+	c.Info = *in
+	return c
+}
+
+// answerWAN routes an answer of ours to where the packet came from.
+func (e *Engine) answerWAN(answer []byte) {
+	if len(answer) > 0 {
+		e.fromHost(answer)
+	}
+}
+
+// outlet collects what goes to LAN ports during one batch, in order.
+type outlet struct {
+	pkts  []lan.Out
+	ports []uint16
+	infos []packet.Info
+	owned []*packet.Buffer
+}
+
+func newOutlet(n int) outlet {
+	return outlet{pkts: make([]lan.Out, 0, n), ports: make([]uint16, 0, n), infos: make([]packet.Info, n), owned: make([]*packet.Buffer, 0, n)}
+}
+
+// grow makes room for the decoded headers of n packets.
+func (o *outlet) grow(n int) {
+	if len(o.infos) < n {
+		o.infos = make([]packet.Info, n)
+	}
+}
+
+// info is where the next packet is decoded: it must stay until write.
+func (o *outlet) info(spare *packet.Info) *packet.Info {
+	if len(o.pkts) < len(o.infos) {
+		return &o.infos[len(o.pkts)]
+	}
+	return spare
+}
+
+// borrowed adds a packet that stays valid until write, decoded into info().
+func (o *outlet) borrowed(b []byte, in *packet.Info, to route) {
+	o.pkts = append(o.pkts, lan.Out{Bytes: b, Info: in, NextHop: to.nextHop})
+	o.ports = append(o.ports, to.port)
+}
+
+// own adds a buffer, which is released by write.
+func (o *outlet) own(b *packet.Buffer, to route) {
+	o.pkts = append(o.pkts, lan.Out{Bytes: b.Bytes, Info: &b.Info, NextHop: to.nextHop, GSO: b.GSO})
+	o.ports = append(o.ports, to.port)
+	o.owned = append(o.owned, b)
+}
+
+// copied adds a packet of our own making; an undecodable one is left out.
+func (o *outlet) copied(p []byte, to route) {
+	b := packet.Get(len(p))
+	copy(b.Bytes, p)
+	if packet.Decode(b.Bytes, &b.Info) != 0 {
+		b.Release()
+		return
+	}
+	o.own(b, to)
+}
+
+// write sends everything, one call for each row of packets to one port.
+func (o *outlet) write(e *Engine, s *snapshot) {
+	for start := 0; start < len(o.pkts); {
+		end, bytes := start, 0
+		for end < len(o.pkts) && o.ports[end] == o.ports[start] {
+			bytes += len(o.pkts[end].Bytes)
+			end++
+		}
+		if err := s.ports[o.ports[start]].port.Write(o.pkts[start:end]); err != nil {
+			e.counters.drop(FromWAN, LANFull, end-start)
+		} else {
+			e.counters.forward(FromWAN, end-start, bytes)
+		}
+		start = end
+	}
+	for _, b := range o.owned {
+		b.Release()
+	}
+	clear(o.pkts)
+	clear(o.owned)
+	o.pkts, o.ports, o.owned = o.pkts[:0], o.ports[:0], o.owned[:0]
+}

@@ -1,0 +1,236 @@
+package netstack
+
+import (
+	"time"
+
+	"patronus/netstack/flow"
+	"patronus/netstack/packet"
+	"patronus/netstack/path"
+	"patronus/netstack/policy"
+)
+
+// decision is what becomes of the packets of one run.
+type decision struct {
+	verdict Verdict
+	reason  Reason
+	class   path.ClassID
+	to      route
+	path    *pathState // of routeSite
+}
+
+func (d *decision) drop(r Reason)   { d.verdict, d.reason = Drop, r }
+func (d *decision) reject(r Reason) { d.verdict, d.reason = Reject, r }
+
+// run is a row of packets of one flow in one direction: looked up, judged and
+// counted once.
+type run struct {
+	key      packet.Key
+	tos      uint8
+	live     bool
+	decision decision
+	flow     *flow.Flow
+	forward  bool
+	packets  int
+	bytes    int
+	flags    uint8
+}
+
+// same reports whether a packet goes on the current run. TCP packets that
+// change a connection's state end it, so that the flow is asked again.
+func (r *run) same(in *packet.Info) bool {
+	return r.live && in.Key == r.key && in.TOS == r.tos &&
+		(in.Flags|r.flags)&(packet.FlagSYN|packet.FlagRST|packet.FlagFIN) == 0 &&
+		in.Key.Proto != packet.ICMP && in.Key.Proto != packet.ICMPv6
+}
+
+func (r *run) reset() { *r = run{} }
+
+// begin starts a run with its first packet.
+func (r *run) begin(in *packet.Info) {
+	*r = run{key: in.Key, tos: in.TOS, live: true}
+}
+
+func (r *run) count(packets, bytes int, flags uint8) {
+	r.packets += packets
+	r.bytes += bytes
+	r.flags |= flags
+}
+
+// flush books what the run counted on its flow.
+func (r *run) flush(now int64) {
+	if r.flow != nil && r.bytes > 0 {
+		r.flow.Observe(r.forward, r.packets, r.bytes, r.flags, now)
+	}
+	r.packets, r.bytes, r.flags, r.live = 0, 0, 0, false
+}
+
+// judge finds the flow of a run, or admits a new one, and leaves the verdict in
+// r.decision. egress and ingress say which sides this box enforces.
+func (e *Engine) judge(s *snapshot, r *run, in *packet.Info, b []byte, now int64, egress, ingress bool) {
+	d := &r.decision
+	if isError(in) {
+		e.judgeError(s, r, in, b)
+		return
+	}
+	f, forward := e.flows.Lookup(&in.Key)
+	if f != nil && f.Reopens(in.Flags) {
+		f = nil
+	}
+	if f != nil {
+		r.flow, r.forward = f, forward
+		if binding := f.Binding(); binding.Judged(s.version) {
+			d.verdict, d.class = verdictOf(binding), path.ClassID(binding.Class())
+			if d.verdict != Forward {
+				d.reason = Denied
+			}
+			return
+		}
+	}
+	e.judgeNew(s, r, in, now, egress, ingress)
+}
+
+// judgeNew asks the rules, for a new flow or one that older rules admitted.
+func (e *Engine) judgeNew(s *snapshot, r *run, in *packet.Info, now int64, egress, ingress bool) {
+	d := &r.decision
+	k := in.Key
+	if r.flow != nil {
+		k = r.flow.Key()
+		// The sides of the flow's own direction: what is egress for the
+		// originator is ingress for the responder.
+		if !r.forward {
+			egress, ingress = ingress, egress
+		}
+	}
+	answer := s.rules.EvaluateSide(&k, egress, ingress)
+	midstream := r.flow == nil && in.Key.Proto == packet.TCP && in.Flags&packet.FlagSYN == 0
+	if !answer.Allowed && r.flow == nil && e.adopting(s, now) && (midstream || in.Key.Proto == packet.UDP) {
+		// Decision 5: after a start the state of a live conversation is lost,
+		// and this packet may be a reply: the admitted direction counts.
+		reversed := in.Key.Reverse()
+		if back := s.rules.EvaluateSide(&reversed, ingress, egress); back.Allowed {
+			answer, k = back, reversed
+		}
+	}
+	if !answer.Allowed {
+		d.verdict, d.reason = Drop, Denied
+		if answer.Reject && !midstream {
+			d.verdict = Reject
+		}
+	} else {
+		d.verdict = Forward
+	}
+	d.class = s.classes.Match(&k, in.TOS)
+	if r.flow == nil {
+		r.flow, _ = e.flows.Insert(&k, now, 0, in.Flags)
+		r.forward = r.flow.Forward(&in.Key)
+		r.packets-- // the table has counted the first one
+	}
+	r.flow.SetRecord(e.record(s, &k, &answer, d.class))
+	steer := uint32(0)
+	if d.verdict != Forward {
+		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), flow.NoPath, steer))
+	} else {
+		// Steering binds the flow; until then it has no path. Generation 0 is
+		// never current.
+		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), boundPath(r.flow), steer))
+	}
+}
+
+// verdictOf is the verdict that a binding holds. Bindings keep it plus one: 0
+// is no binding.
+func verdictOf(b flow.Binding) Verdict { return Verdict(b.Verdict() - 1) }
+
+// boundPath is the path that a flow has, for a binding that keeps it.
+func boundPath(f *flow.Flow) uint16 {
+	if b := f.Binding(); b != 0 {
+		return b.Path()
+	}
+	return flow.NoPath
+}
+
+// adopting reports whether conversations may still be picked up midstream.
+func (e *Engine) adopting(s *snapshot, now int64) bool {
+	return now-e.started < int64(s.config.Flows.AdoptWindow)
+}
+
+// isError reports whether a packet is an ICMP error, which belongs to the flow
+// that it quotes.
+func isError(in *packet.Info) bool {
+	switch in.Key.Proto {
+	case packet.ICMP:
+		switch in.ICMPType {
+		case 3, 4, 5, 11, 12: // unreachable, quench, redirect, time exceeded, parameter
+			return true
+		}
+	case packet.ICMPv6:
+		return in.ICMPType < 128 // RFC 4443, 2.1
+	}
+	return false
+}
+
+// judgeError admits an ICMP error that quotes an admitted flow, and no other.
+func (e *Engine) judgeError(s *snapshot, r *run, in *packet.Info, b []byte) {
+	d := &r.decision
+	quoted, ok := packet.DecodeQuoted(b, in)
+	if !ok {
+		d.drop(Malformed)
+		return
+	}
+	f, _ := e.flows.Lookup(&quoted)
+	if f == nil || verdictOf(f.Binding()) != Forward {
+		d.drop(Denied)
+		return
+	}
+	d.verdict, d.class = Forward, path.ClassID(f.Binding().Class())
+}
+
+// record says why a flow was admitted or denied, in names.
+func (e *Engine) record(s *snapshot, k *packet.Key, answer *policy.Decision, class path.ClassID) *flow.Record {
+	return &flow.Record{
+		At: time.Now(), RulesVersion: s.version, Policy: s.rules.PolicyID(answer.Policy), Rule: int(answer.Rule),
+		Reason: answer.Reason.String(), Class: s.classes.Name(class),
+		FromLabels: s.rules.Labels(&k.Src), ToLabels: s.rules.Labels(&k.Dst),
+	}
+}
+
+// steer chooses the path of a run that goes to another site.
+func (e *Engine) steer(s *snapshot, r *run, in *packet.Info) {
+	d := &r.decision
+	st := e.steering.Load()
+	f := r.flow
+	if f == nil { // an ICMP error
+		d.path, _ = st.choose(d.to.site, d.class, 0, nil)
+		if d.path == nil {
+			d.reject(NoPath)
+		}
+		return
+	}
+	binding := f.Binding()
+	if r.forward || !e.transit(s, &in.Key) {
+		if binding.Current(s.version, st.generation) {
+			if d.path = st.path(binding.Path()); d.path != nil {
+				return
+			}
+		}
+	}
+	current := st.path(binding.Path())
+	var why path.Why
+	d.path, why = st.choose(d.to.site, d.class, f.Hash(), current)
+	if d.path == nil {
+		d.reject(NoPath)
+		return
+	}
+	if r.forward || !e.transit(s, &in.Key) {
+		if d.path != current {
+			f.SetRecord(st.explain(f.Record(), d.to.site, d.class, d.path, why))
+		}
+		f.Bind(flow.NewBinding(s.version, uint8(Forward)+1, uint8(d.class), d.path.index, st.generation))
+	}
+}
+
+// transit reports whether a packet comes from another site: at a hub both
+// directions of its flow go to a tunnel, and only the first one is bound.
+func (e *Engine) transit(s *snapshot, k *packet.Key) bool {
+	from, ok := s.lookup(&k.Src)
+	return ok && from.kind == routeSite
+}

@@ -1,0 +1,112 @@
+package netstack
+
+import (
+	"patronus/netstack/flow"
+	"patronus/netstack/path"
+)
+
+// steering is what the packet path knows of all paths at one time. It is
+// immutable; the prober swaps in a new one when something changes that could
+// move a flow.
+type steering struct {
+	// generation rises with every change; flows remember it.
+	generation uint32
+	classes    *path.Classes
+	paths      []*pathState // by index
+	// toward lists for each site the ways to it, best first: the paths to the
+	// site itself, or to each hub.
+	toward [][]way
+	// site lists each site's own paths, by index.
+	site []way
+}
+
+// way is a set of paths that lead to one neighbouring site.
+type way struct {
+	candidates []path.Candidate
+}
+
+// path is the path with an index, or nil.
+func (st *steering) path(index uint16) *pathState {
+	if int(index) < len(st.paths) {
+		return st.paths[index]
+	}
+	return nil
+}
+
+// choose steers a flow to a site. With several ways (hubs), the first one that
+// has a usable path is taken.
+func (st *steering) choose(site uint16, class path.ClassID, hash uint64, current *pathState) (*pathState, path.Why) {
+	if int(site) >= len(st.toward) {
+		return nil, path.WhyNone
+	}
+	at := -1
+	if current != nil {
+		at = int(current.index)
+	}
+	c := st.classes.Class(class)
+	last, lastWhy := -1, path.WhyNone
+	for _, w := range st.toward[site] {
+		winner, why := path.Steer(c, w.candidates, hash, at)
+		if winner >= 0 && why != path.WhyLastResort {
+			return st.paths[winner], why
+		}
+		if last < 0 {
+			last, lastWhy = winner, why
+		}
+	}
+	if last < 0 {
+		return nil, lastWhy
+	}
+	return st.paths[last], lastWhy
+}
+
+// explain adds to a flow's record why it goes where it goes.
+func (st *steering) explain(r *flow.Record, site uint16, class path.ClassID, winner *pathState, why path.Why) *flow.Record {
+	next := flow.Record{}
+	if r != nil {
+		next = *r
+	}
+	next.Candidates = nil
+	next.Winner, next.Why = string(winner.id), why.String()
+	c := st.classes.Class(class)
+	for _, w := range st.toward[site] {
+		_, _, considered := path.Explain(c, w.candidates, 0, -1)
+		for _, one := range considered {
+			next.Candidates = append(next.Candidates, flow.Candidate{
+				Path: string(one.Path), Score: int16(one.Score), State: one.State.String(), Usable: one.Usable,
+			})
+		}
+	}
+	return &next
+}
+
+// resteer publishes the present state of all paths. Every flow's next packet
+// asks again; most stay where they are.
+func (e *Engine) resteer() {
+	s := e.snapshot.Load()
+	if s == nil {
+		return
+	}
+	e.steerMu.Lock()
+	defer e.steerMu.Unlock()
+	paths := e.pathList.Load()
+	next := &steering{
+		generation: e.steering.Load().generation + 1, classes: s.classes, paths: *paths,
+		toward: make([][]way, len(s.sites)), site: make([]way, len(s.sites)),
+	}
+	if next.generation == 0 {
+		next.generation = 1 // 0 means: never steered
+	}
+	for _, p := range *paths {
+		if p != nil {
+			w := &next.site[p.site.Load()]
+			w.candidates = append(w.candidates, p.candidate())
+		}
+	}
+	for i := range s.sites {
+		for _, via := range s.sites[i].via {
+			next.toward[i] = append(next.toward[i], next.site[via])
+		}
+	}
+	e.steering.Store(next)
+}

@@ -1,0 +1,184 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+
+	"patronus/configs"
+)
+
+// Counters are what was counted on the outside of a tunnel: messages by kind,
+// and why others were not passed to the device. All are cumulative.
+type Counters struct {
+	// Received: valid in form, and passed on. Transport includes Keepalives.
+	Initiations, Responses, Cookies, Transport, Keepalives uint64
+	// Refused before the device saw them: too short for any message; of no
+	// known type; a handshake message of the wrong size; one whose MAC1 does
+	// not name our key (WireGuard paper 5.4.4).
+	Short, UnknownType, BadSize, BadMAC1 uint64
+	// UnknownIndex are transport messages to a session that we do not have.
+	// The device refuses them.
+	UnknownIndex uint64
+	// SentHandshakes are initiations, responses and cookie replies.
+	SentHandshakes, SentTransport, SentKeepalives uint64
+	// SendErrors are calls of Bind.Send that failed.
+	SendErrors uint64
+}
+
+type counters struct {
+	initiations, responses, cookies, transport, keepalives atomic.Uint64
+	short, unknownType, badSize, badMAC1, unknownIndex     atomic.Uint64
+	sentHandshakes, sentTransport, sentKeepalives          atomic.Uint64
+	sendErrors                                             atomic.Uint64
+}
+
+// meter stands between the device and its Bind. It counts, gives the queue its
+// credits back, and keeps junk from the device's handshake queue, where each
+// message would hold a buffer of 64 KB.
+type meter struct {
+	conn.Bind
+	t       *Tunnel
+	checker device.CookieChecker
+	index   indexTable
+	count   counters
+}
+
+func newMeter(t *Tunnel, bind conn.Bind, self configs.Key) *meter {
+	m := &meter{Bind: bind, t: t}
+	m.checker.Init(device.NoisePublicKey(self))
+	m.index.init()
+	return m
+}
+
+// Open opens the Bind and puts the meter before its functions.
+func (m *meter) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	fns, port, err := m.Bind.Open(port)
+	for i, fn := range fns {
+		fns[i] = func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+			n, err := fn(bufs, sizes, eps)
+			m.received(bufs[:n], sizes[:n])
+			return n, err
+		}
+	}
+	return fns, port, err
+}
+
+// received counts a batch. What the device shall not see gets size 0, which it
+// skips.
+func (m *meter) received(bufs [][]byte, sizes []int) {
+	var run tallyRun
+	var unknown, transport, keepalives uint64
+	for i, n := range sizes {
+		b := bufs[i][:n]
+		switch {
+		case n == 0:
+		case n < device.MinMessageSize:
+			m.count.short.Add(1)
+			sizes[i] = 0
+		case binary.LittleEndian.Uint32(b) == device.MessageTransportType:
+			transport++
+			keep := n == device.MessageKeepaliveSize
+			if keep {
+				keepalives++
+			}
+			receiver := binary.LittleEndian.Uint32(b[4:])
+			if run.at == nil || run.receiver != receiver {
+				run.start(receiver, m.index.lookup(receiver))
+			}
+			if run.at == nil {
+				unknown++
+			} else if keep {
+				run.keepalives++
+			} else {
+				run.received++
+			}
+		case !m.handshake(b):
+			sizes[i] = 0
+		}
+	}
+	run.flush()
+	if transport > 0 {
+		m.count.transport.Add(transport)
+	}
+	if keepalives > 0 {
+		m.count.keepalives.Add(keepalives)
+	}
+	if unknown > 0 {
+		m.count.unknownIndex.Add(unknown)
+	}
+}
+
+// handshake counts b and reports whether the device shall see it.
+func (m *meter) handshake(b []byte) bool {
+	var size int
+	var kind *atomic.Uint64
+	switch binary.LittleEndian.Uint32(b) {
+	case device.MessageInitiationType:
+		size, kind = device.MessageInitiationSize, &m.count.initiations
+	case device.MessageResponseType:
+		size, kind = device.MessageResponseSize, &m.count.responses
+	case device.MessageCookieReplyType:
+		size, kind = device.MessageCookieReplySize, &m.count.cookies
+	default:
+		m.count.unknownType.Add(1)
+		return false
+	}
+	if len(b) != size {
+		m.count.badSize.Add(1)
+		return false
+	}
+	// A cookie reply has no MAC; it is encrypted for one handshake of ours.
+	if size != device.MessageCookieReplySize && !m.checker.CheckMAC1(b) {
+		m.count.badMAC1.Add(1)
+		return false
+	}
+	kind.Add(1)
+	return true
+}
+
+// Send passes on what the device has for one peer.
+func (m *meter) Send(bufs [][]byte, ep conn.Endpoint) error {
+	err := m.Bind.Send(bufs, ep)
+	if err != nil {
+		m.count.sendErrors.Add(1)
+	}
+	if len(bufs) == 0 || len(bufs[0]) < device.MinMessageSize {
+		return err
+	}
+	b := bufs[0]
+	switch binary.LittleEndian.Uint32(b) {
+	case device.MessageTransportType:
+		if len(b) == device.MessageKeepaliveSize { // always alone
+			m.count.sentKeepalives.Add(1)
+			break
+		}
+		m.count.sentTransport.Add(uint64(len(bufs)))
+		if id, ok := readTag(b); ok {
+			if p := m.t.peerByID(id); p != nil {
+				m.t.queue.sent(p, len(bufs), m.t.o.Now())
+			}
+		}
+	case device.MessageInitiationType, device.MessageResponseType:
+		m.index.register(binary.LittleEndian.Uint32(b[4:]))
+		m.count.sentHandshakes.Add(1)
+	case device.MessageCookieReplyType:
+		m.count.sentHandshakes.Add(1)
+	}
+	return err
+}
+
+// Counters reads what was counted outside. It does not allocate.
+func (t *Tunnel) Counters() Counters {
+	c := &t.meter.count
+	return Counters{
+		Initiations: c.initiations.Load(), Responses: c.responses.Load(), Cookies: c.cookies.Load(),
+		Transport: c.transport.Load(), Keepalives: c.keepalives.Load(),
+		Short: c.short.Load(), UnknownType: c.unknownType.Load(), BadSize: c.badSize.Load(), BadMAC1: c.badMAC1.Load(),
+		UnknownIndex:   c.unknownIndex.Load(),
+		SentHandshakes: c.sentHandshakes.Load(), SentTransport: c.sentTransport.Load(), SentKeepalives: c.sentKeepalives.Load(),
+		SendErrors: c.sendErrors.Load(),
+	}
+}
