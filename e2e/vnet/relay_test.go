@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 )
 
 // fabric is a running relay between uplinks with real sockets.
@@ -90,7 +88,6 @@ func (f fabric) receive(t testing.TB, at string, wait time.Duration) (payload, f
 }
 
 func TestRelay(t *testing.T) {
-	defer goleak.VerifyNone(t)
 	for _, c := range []struct {
 		name      string
 		v6, learn bool

@@ -109,8 +109,8 @@ func TestShaperRateProperty(t *testing.T) {
 		if every == 0 {
 			t.Skip("faster than the clock")
 		}
-		got := offer(s, 2000, size, every)
-		if len(got) < 900 {
+		got := offer(s, 1000, size, every)
+		if len(got) < 450 {
 			t.Fatalf("only %d delivered", len(got))
 		}
 		span := got[len(got)-1].at.Sub(got[0].at)
@@ -125,7 +125,7 @@ func TestShaperLossProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		loss := rapid.Float64Range(0, 0.5).Draw(t, "loss")
 		burst := rapid.Float64Range(0, 8).Draw(t, "burst")
-		const n = 20000
+		const n = 10000
 		s := NewShaper(Impairment{Loss: loss, LossBurst: burst}, rapid.Uint64().Draw(t, "seed"))
 		got := offer(s, n, 100, time.Millisecond)
 		// Losses of a burst are correlated: the variance grows by about 2B-1.
