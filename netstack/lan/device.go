@@ -22,8 +22,7 @@ var (
 	ErrDescriptor = errors.New("descriptor does not fit the port")
 )
 
-// sendWait is how long a full device is waited for before packets are dropped,
-// once per stall: a link that stands still must not hold up the others.
+// sendWait is how long a full socket is waited for before packets are dropped.
 const sendWait = 5 * time.Millisecond
 
 // Opener gives a port its descriptor: the port's own default opens it, a

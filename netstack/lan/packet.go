@@ -60,6 +60,8 @@ type Packet struct {
 	writers sync.Pool // of *packetWriter
 	// tso and uso are cleared when the kernel refuses a merged packet.
 	tso, uso atomic.Bool
+	// stalled is set while the link takes nothing.
+	stalled atomic.Bool
 }
 
 // PacketSocket is the Opener that a Packet port uses by default: a raw packet

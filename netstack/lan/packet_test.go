@@ -240,3 +240,16 @@ func TestOpenPacketRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestKernelForwards(t *testing.T) {
+	ns := newNamespaces(t, "a")[0]
+	for value, want := range map[string]bool{"0": false, "1": true} {
+		ns.run("sysctl", "-q", "-w", "net.ipv4.conf.lo.forwarding="+value, "net.ipv6.conf.lo.forwarding=0")
+		ns.in(func() error {
+			if got := KernelForwards("lo"); got != want {
+				t.Errorf("forwarding %s: %v", value, got)
+			}
+			return nil
+		})
+	}
+}

@@ -57,6 +57,7 @@ const (
 	DropOversize                   // larger than the link's MTU
 	DropQueueFull                  // the receiver or the link does not keep up
 	DropNotOurs                    // a frame for another station or VLAN
+	DropLooped                     // a frame of our own that came back: the LAN has a loop
 	DropUnreachable                // the next hop does not answer
 	DropNeighbourQueue             // too many packets wait for one next hop to answer
 	DropNeighbours                 // too many next hops are being looked for
@@ -82,6 +83,8 @@ func (d Drop) String() string {
 		return "queue-full"
 	case DropNotOurs:
 		return "not-ours"
+	case DropLooped:
+		return "looped"
 	case DropUnreachable:
 		return "unreachable"
 	case DropNeighbourQueue:

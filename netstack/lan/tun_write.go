@@ -38,7 +38,7 @@ func newTUNWriter(t *TUN) *tunWriter {
 }
 
 func (w *tunWriter) write(pkts []Out) error {
-	w.pkts, w.err, w.full = pkts, nil, false
+	w.pkts, w.err = pkts, nil
 	w.plan(pkts, true, w.port.uso)
 	if err := w.port.dev.control(w.sendFn); err != nil {
 		w.err = err
@@ -107,14 +107,11 @@ func (w *tunWriter) sendPlain(fd uintptr, b []byte, in *packet.Info, g *packet.G
 	}
 }
 
+// writev writes the parts in w.iov as one packet. The kernel queues it at once or
+// refuses it: a TUN device is never full.
 func (w *tunWriter) writev(fd uintptr) unix.Errno {
 	for {
-		_, errno := rawWritev(fd, w.iov)
-		switch {
-		case errno == unix.EINTR:
-		case errno == unix.EAGAIN && !w.full:
-			w.full = !waitWritable(fd)
-		default:
+		if _, errno := rawWritev(fd, w.iov); errno != unix.EINTR {
 			return errno
 		}
 	}
