@@ -51,13 +51,13 @@ type device struct {
 
 func newDevice(fd int, name string) (*device, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	file := os.NewFile(uintptr(fd), name)
 	conn, err := file.SyscallConn()
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	return &device{file: file, conn: conn}, nil

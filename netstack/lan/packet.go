@@ -115,7 +115,7 @@ func OpenPacket(o PacketOptions) (*Packet, error) {
 		return nil, err
 	}
 	if err := p.prepare(fd, p.mac != [6]byte(ifc.HardwareAddr)); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open %s: %w", p.name, err)
 	}
 	if ifc.Flags&net.FlagUp == 0 {
@@ -194,7 +194,7 @@ func bringUp(name string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
 		return err

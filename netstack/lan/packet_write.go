@@ -52,7 +52,7 @@ func (p *Packet) sendWaiting(waiting []*packet.Buffer, mac [6]byte) {
 	defer p.writers.Put(w)
 	w.begin(nil)
 	for _, b := range waiting {
-		w.plain(&Out{Bytes: b.Bytes, GSO: b.GSO}, &mac)
+		w.plain(&Out{Bytes: b.Bytes, Info: &b.Info, GSO: b.GSO}, &mac)
 	}
 	// A port that is gone says so to its reader.
 	_ = w.end()
@@ -119,7 +119,7 @@ func (w *packetWriter) write(pkts []Out) error {
 			p.count.drop(DropMalformed, 1)
 			continue
 		}
-		if wireSize(&first.GSO, int(min(uint32(size), first.Info.Length))) > p.mtu {
+		if wireSize(&first.GSO, len(first.packet())) > p.mtu {
 			p.count.drop(DropOversize, int(r.n))
 			continue
 		}
@@ -162,10 +162,7 @@ func (w *packetWriter) plain(p *Out, mac *[6]byte) {
 		})
 		return
 	}
-	b := p.Bytes
-	if p.Info != nil && int(p.Info.Length) <= len(b) {
-		b = b[:p.Info.Length] // without link padding
-	}
+	b := p.packet()
 	m := w.message(segments(&p.GSO, len(b)), len(b))
 	head := w.heads[m][:]
 	n := vnetLen + putEth(head[vnetLen:], mac, &w.port.mac, w.port.vlan, etherTypeOf(b))

@@ -45,6 +45,14 @@ type Out struct {
 	GSO packet.GSO
 }
 
+// packet returns Bytes without link padding.
+func (o *Out) packet() []byte {
+	if o.Info != nil && o.Info.Length > 0 && int(o.Info.Length) < len(o.Bytes) {
+		return o.Bytes[:o.Info.Length]
+	}
+	return o.Bytes
+}
+
 // Drop says why a port did not pass a packet on.
 type Drop uint8
 

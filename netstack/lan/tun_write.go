@@ -60,9 +60,9 @@ func (w *tunWriter) send(fd uintptr) {
 		case r.n > 1:
 			w.sendRun(fd, r)
 		case p.GSO.Size != 0 && p.GSO.Proto == packet.UDP && !w.port.uso:
-			w.cut.each(p, func(b []byte, in *packet.Info) { w.sendPlain(fd, b, in, &packet.GSO{}) })
+			w.cut.each(p, func(b []byte, _ *packet.Info) { w.sendPlain(fd, b, &packet.GSO{}) })
 		default:
-			w.sendPlain(fd, p.Bytes, p.Info, &p.GSO)
+			w.sendPlain(fd, p.packet(), &p.GSO)
 		}
 		if w.err != nil {
 			break
@@ -91,12 +91,8 @@ func (w *tunWriter) sendRun(fd uintptr, r *run) {
 }
 
 // sendPlain writes one packet as it is.
-func (w *tunWriter) sendPlain(fd uintptr, b []byte, in *packet.Info, g *packet.GSO) {
-	version := b[0] >> 4
-	if in != nil && int(in.Length) <= len(b) && g.Size == 0 {
-		b = b[:in.Length] // without link padding
-	}
-	v := vnetFor(g, version, 0)
+func (w *tunWriter) sendPlain(fd uintptr, b []byte, g *packet.GSO) {
+	v := vnetFor(g, b[0]>>4, 0)
 	v.put(w.head[:])
 	w.iov = append(w.iov[:0], iovec(w.head[:vnetLen]), iovec(b))
 	n := segments(g, len(b))
