@@ -52,9 +52,6 @@ func sumGeneric(b []byte) uint64 {
 	return sum + carry
 }
 
-// sumWords picks the fastest sum of this machine.
-func sumWords(b []byte) uint64 { return sumGeneric(b) }
-
 // fold reduces a sum of 16-bit words to 16 bits, carries added in.
 func fold(sum uint64) uint16 {
 	sum = sum>>32 + sum&0xffffffff // 33 bits

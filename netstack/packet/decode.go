@@ -82,12 +82,93 @@ func Decode(b []byte, in *Info) Fault {
 	if len(b) < ipv4Len {
 		return Truncated
 	}
-	w0, w1 := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
-	w2 := uint64(binary.LittleEndian.Uint32(b[16:]))
-	if w0&0xf0 != 0x40 {
+	w0 := binary.LittleEndian.Uint64(b)
+	if w0&plainMask != plain4 {
 		if w0&0xf0 == 0x60 {
 			return decode6(b, in)
 		}
+		return decode4(b, in)
+	}
+	// The common case, an IPv4 packet without options that is no fragment, and
+	// carries TCP or UDP: it is taken if everything is as it should be. If not,
+	// decode4 finds out what the matter is.
+	w1, w2 := binary.LittleEndian.Uint64(b[8:]), uint64(binary.LittleEndian.Uint32(b[16:]))
+	total := int(bits.ReverseBytes16(uint16(w0 >> 16)))
+	proto := uint8(w1 >> 8)
+	if total > len(b) || total < ipv4Len+udpLen || !sums(w0, w1, w2) || !plainPair(w1>>32, w2) {
+		return decode4(b, in)
+	}
+	h := b[ipv4Len:total]
+	n, flags := plainTransport(h, proto)
+	if n == 0 {
+		return decode4(b, in)
+	}
+	ports := binary.BigEndian.Uint32(h)
+	in.Key.SrcPort, in.Key.DstPort = uint16(ports>>16), uint16(ports)
+	in.put4(w0, w1, w2)
+	in.Length = uint32(total)
+	in.L4, in.Payload = ipv4Len, uint16(ipv4Len+n)
+	in.Fragment, in.Flags = Whole, flags
+	in.ICMPType, in.ICMPCode = 0, 0
+	return OK
+}
+
+// In the first word of a packet: IPv4, no options, no fragment.
+const (
+	plainMask = 0xff3f_0000_0000_00ff
+	plain4    = 0x45
+)
+
+// put4 stores what the words of an IPv4 header hold.
+func (in *Info) put4(w0, w1, w2 uint64) {
+	binary.LittleEndian.PutUint64(in.Key.Src[:8], 0)
+	binary.LittleEndian.PutUint64(in.Key.Src[8:], w1&^0xffffffff|mapped)
+	binary.LittleEndian.PutUint64(in.Key.Dst[:8], 0)
+	binary.LittleEndian.PutUint64(in.Key.Dst[8:], w2<<32|mapped)
+	in.Key.Proto = uint8(w1 >> 8)
+	in.Version = 4
+	in.TOS = uint8(w0 >> 8)
+	in.TTL = uint8(w1)
+}
+
+// sums reports whether the words of a header add up. A ones-complement sum is
+// a sum modulo 0xffff, and a correct header's is 0 in that arithmetic,
+// whatever the width and the byte order of the words (RFC 1071, 2).
+func sums(w0, w1, w2 uint64) bool {
+	sum, carry := bits.Add64(w0, w1, 0)
+	sum, carry = bits.Add64(sum, w2, carry)
+	sum, _ = bits.Add64(sum, 0, carry)
+	return sum%0xffff == 0
+}
+
+// plainPair reports whether two IPv4 addresses (little-endian words) are
+// different and no special ones: classes A to C without networks 0 and 127.
+func plainPair(src, dst uint64) bool {
+	s, d := uint8(src), uint8(dst)
+	return s-1 < 223 && s != 127 && d != 0 && d != 127 && src != dst
+}
+
+// plainTransport returns the length of a TCP or UDP header and the TCP flags.
+// h has at least 8 bytes; the length is 0 for other protocols and for headers
+// that are not as they should be.
+func plainTransport(h []byte, proto uint8) (n int, flags uint8) {
+	if proto == TCP && len(h) >= tcpLen {
+		if n = int(h[12]>>4) * 4; n >= tcpLen && n <= len(h) {
+			return n, h[13]
+		}
+	} else if proto == UDP {
+		if n = int(binary.BigEndian.Uint16(h[4:])); n >= udpLen && n <= len(h) {
+			return udpLen, 0
+		}
+	}
+	return 0, 0
+}
+
+// decode4 decodes any IPv4 packet.
+func decode4(b []byte, in *Info) Fault {
+	w0, w1 := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+	w2 := uint64(binary.LittleEndian.Uint32(b[16:]))
+	if w0&0xf0 != 0x40 {
 		return BadVersion
 	}
 	header, total := int(w0&0xf)*4, int(bits.ReverseBytes16(uint16(w0>>16)))
@@ -102,35 +183,20 @@ func Decode(b []byte, in *Info) Fault {
 	}
 	b = b[:total]
 
-	sum, carry := bits.Add64(w0, w1, 0)
-	sum, carry = bits.Add64(sum, w2, carry)
-	sum += carry
+	var options uint64
 	if header > ipv4Len {
-		options, fault := options4(b[ipv4Len:header])
-		if fault != OK {
+		var fault Fault
+		if options, fault = options4(b[ipv4Len:header]); fault != OK {
 			return fault
 		}
-		sum, carry = bits.Add64(sum, options, 0)
-		sum += carry
 	}
-	// A ones-complement sum is a sum modulo 0xffff; a correct header's is 0
-	// in that arithmetic, whatever the width and the byte order of the words.
-	if sum%0xffff != 0 {
+	if !sums(w0, w1, w2+options) {
 		return BadChecksum
 	}
-
 	proto := uint8(w1 >> 8)
-	in.Version = 4
-	in.TOS = uint8(w0 >> 8)
-	in.TTL = uint8(w1)
+	in.put4(w0, w1, w2)
 	in.Length = uint32(total)
 	in.FragID = uint32(bits.ReverseBytes16(uint16(w0 >> 32)))
-	in.Key.Proto = proto
-	binary.LittleEndian.PutUint64(in.Key.Src[:8], 0)
-	binary.LittleEndian.PutUint64(in.Key.Src[8:], w1&^0xffffffff|mapped)
-	binary.LittleEndian.PutUint64(in.Key.Dst[:8], 0)
-	binary.LittleEndian.PutUint64(in.Key.Dst[8:], w2<<32|mapped)
-
 	in.Fragment = Whole
 	if frag := bits.ReverseBytes16(uint16(w0 >> 48)); frag&(fragMore|fragOffset) != 0 {
 		if fault := fragment(in, int(frag&fragOffset)*8, total-header, frag&fragMore != 0, proto); fault != OK {

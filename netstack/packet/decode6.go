@@ -17,45 +17,63 @@ const (
 	maxExtensions = 8
 )
 
+// decode6 decodes an IPv6 packet; the common case first, as in Decode.
 func decode6(b []byte, in *Info) Fault {
 	if len(b) < ipv6Len {
 		return Truncated
 	}
-	h := (*[ipv6Len]byte)(b)
-	total := ipv6Len + int(binary.BigEndian.Uint16(h[4:]))
+	p := (*[ipv6Len]byte)(b)
+	total, proto := ipv6Len+int(binary.BigEndian.Uint16(p[4:])), p[6]
 	if total > len(b) {
 		return Truncated
 	}
-	b = b[:total]
-	in.Version = 6
-	in.TOS = h[0]<<4 | h[1]>>4
-	in.TTL = h[7]
+	in.put6(p)
 	in.Length = uint32(total)
-	in.FragID = 0
 	in.Fragment = Whole
-	in.Key.Src = [16]byte(h[8:24])
-	in.Key.Dst = [16]byte(h[24:40])
-
-	at, proto := ipv6Len, h[6]
-	if isExtension(proto) {
-		var fault Fault
-		if at, proto, fault = extensions(b, proto, in); fault != OK {
-			return fault
+	if h := b[ipv6Len:total]; len(h) >= udpLen {
+		if n, flags := plainTransport(h, proto); n != 0 {
+			ports := binary.BigEndian.Uint32(h)
+			in.Key.SrcPort, in.Key.DstPort = uint16(ports>>16), uint16(ports)
+			in.L4, in.Payload = ipv6Len, uint16(ipv6Len+n)
+			in.Flags = flags
+			in.ICMPType, in.ICMPCode = 0, 0
+			return addresses6(p, uint16(ports) == uint16(ports>>16))
 		}
 	}
-	in.Key.Proto = proto
-	if fault := transport(b, at, proto, in); fault != OK {
+	at := ipv6Len
+	if isExtension(proto) {
+		var fault Fault
+		if at, proto, fault = extensions(b[:total], proto, in); fault != OK {
+			return fault
+		}
+		in.Key.Proto = proto
+	}
+	if fault := transport(b[:total], at, proto, in); fault != OK {
 		return fault
 	}
+	return addresses6(p, in.Key.SrcPort == in.Key.DstPort)
+}
 
-	srcHi, srcLo := binary.LittleEndian.Uint64(h[8:]), binary.LittleEndian.Uint64(h[16:])
-	dstHi, dstLo := binary.LittleEndian.Uint64(h[24:]), binary.LittleEndian.Uint64(h[32:])
+// put6 stores what the words of an IPv6 header hold.
+func (in *Info) put6(p *[ipv6Len]byte) {
+	in.Key.Src = [16]byte(p[8:24])
+	in.Key.Dst = [16]byte(p[24:40])
+	in.Key.Proto = p[6]
+	in.Version = 6
+	in.TOS = p[0]<<4 | p[1]>>4
+	in.TTL = p[7]
+}
+
+// addresses6 judges the addresses of a header.
+func addresses6(p *[ipv6Len]byte, samePort bool) Fault {
+	srcHi, srcLo := binary.LittleEndian.Uint64(p[8:]), binary.LittleEndian.Uint64(p[16:])
+	dstHi, dstLo := binary.LittleEndian.Uint64(p[24:]), binary.LittleEndian.Uint64(p[32:])
 	switch {
-	case h[8] == 0xff, srcHi == 0 && special6(srcLo):
+	case uint8(srcHi) == 0xff, srcHi == 0 && special6(srcLo):
 		return BadSource
 	case dstHi == 0 && special6(dstLo):
 		return BadDestination
-	case srcLo == dstLo && srcHi == dstHi && in.Key.SrcPort == in.Key.DstPort:
+	case srcLo == dstLo && srcHi == dstHi && samePort:
 		return Land
 	}
 	return OK

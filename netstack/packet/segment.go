@@ -25,7 +25,12 @@ func (b *Buffer) Segments() int {
 func (b *Buffer) consistent() bool {
 	in, g := &b.Info, &b.GSO
 	if g.Size != 0 {
-		return g.Proto == in.Key.Proto && (g.Proto == TCP || g.Proto == UDP) && in.Fragment == Whole
+		if g.Proto != in.Key.Proto || in.Fragment != Whole {
+			return false
+		}
+		// A UDP superpacket with a surplus area (RFC 9868) cannot be cut.
+		return g.Proto == TCP ||
+			g.Proto == UDP && uint32(binary.BigEndian.Uint16(b.Bytes[in.L4+4:])) == in.Length-uint32(in.L4)
 	}
 	return !g.NeedsCsum || g.CsumStart >= in.L4 && uint32(g.CsumStart)+uint32(g.CsumOffset)+2 <= in.Length
 }
