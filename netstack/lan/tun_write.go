@@ -27,7 +27,6 @@ type tunWriter struct {
 	head   [vnetLen + maxHeaders]byte
 	cut    cutter
 	sent   tally
-	full   bool // the device was full and has not been seen writable since
 	err    error
 }
 
