@@ -22,8 +22,7 @@ var (
 	ErrDescriptor = errors.New("descriptor does not fit the port")
 )
 
-// sendWait is how long a full device is waited for before packets are dropped,
-// once per stall: a link that stands still must not hold up the others.
+// sendWait is how long a full socket is waited for before packets are dropped.
 const sendWait = 5 * time.Millisecond
 
 // Opener gives a port its descriptor: the port's own default opens it, a
@@ -52,13 +51,13 @@ type device struct {
 
 func newDevice(fd int, name string) (*device, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	file := os.NewFile(uintptr(fd), name)
 	conn, err := file.SyscallConn()
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	return &device{file: file, conn: conn}, nil

@@ -37,6 +37,9 @@ func classify(b []byte, own *[6]byte) (fate, Drop) {
 	if !group && [6]byte(b) != *own {
 		return fateDrop, DropNotOurs
 	}
+	if [6]byte(b[6:]) == *own {
+		return fateDrop, DropLooped
+	}
 	ip := b[ethLen:]
 	switch binary.BigEndian.Uint16(b[12:]) {
 	case ethARP:

@@ -13,9 +13,11 @@ import (
 
 var ownMAC = [6]byte{2, 0, 0, 0, 0, 7}
 
+var stranger = [6]byte{2, 0, 0, 0, 0, 9}
+
 // ethernet puts a header before an IP packet.
 func ethernet(dst [6]byte, etherType uint16, body []byte) []byte {
-	src := [6]byte{2, 0, 0, 0, 0, 9}
+	src := stranger
 	f := make([]byte, ethLen, ethLen+len(body))
 	putEth(f, &dst, &src, 0, etherType)
 	return append(f, body...)
@@ -45,6 +47,7 @@ func TestClassify(t *testing.T) {
 		"solicitation":       {ndpFrame(135, other, a, b, b), fateControl, 0},
 		"advertisement":      {advert, fateControl, 0},
 		"other station":      {ethernet(other, ethIPv4, v4), fateDrop, DropNotOurs},
+		"our own":            {arpFrame(1, ownMAC, netip.MustParseAddr("10.0.0.1"), [6]byte{}, netip.MustParseAddr("10.0.0.2")), fateDrop, DropLooped},
 		"LLDP":               {ethernet(ownMAC, 0x88cc, v4), fateDrop, DropMalformed},
 		"a second tag":       {ethernet(ownMAC, ethVLAN, v4), fateDrop, DropMalformed},
 		"short":              {ethernet(ownMAC, ethIPv4, v4)[:13], fateDrop, DropMalformed},
@@ -171,9 +174,9 @@ func FuzzFrame(f *testing.F) {
 	add(vnetHeader{flags: 1, gsoType: 4, gsoSize: 1000, csumStart: 54, csumOffs: 16}, ethernet(ownMAC, ethIPv6, tcpPacket(segmentSpec{v6: true, payload: 4000})))
 	add(vnetHeader{flags: 1, gsoType: 5, gsoSize: 100, csumStart: 34, csumOffs: 6}, ethernet(ownMAC, ethIPv4, udpPacket(segmentSpec{payload: 400})))
 	add(vnetHeader{flags: 2, gsoType: 0x81, gsoSize: 100}, ethernet(ownMAC, ethIPv4, tcpPacket(segmentSpec{payload: 400})))
-	add(vnetHeader{}, arpFrame(1, ownMAC, netip.MustParseAddr("10.0.0.1"), [6]byte{}, netip.MustParseAddr("10.0.0.2")))
-	add(vnetHeader{flags: 1, csumStart: 54, csumOffs: 2}, ndpFrame(136, ownMAC, a, b, a))
-	add(vnetHeader{}, ndpFrame(135, ownMAC, a, b, b))
+	add(vnetHeader{}, arpFrame(1, stranger, netip.MustParseAddr("10.0.0.1"), [6]byte{}, netip.MustParseAddr("10.0.0.2")))
+	add(vnetHeader{flags: 1, csumStart: 54, csumOffs: 2}, ndpFrame(136, stranger, a, b, a))
+	add(vnetHeader{}, ndpFrame(135, stranger, a, b, b))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) < lead || len(data)-lead > maxPacket {
 			return

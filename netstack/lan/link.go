@@ -37,7 +37,7 @@ func ConfigureLink(l Link) error {
 	if err != nil {
 		return fmt.Errorf("configure %s: %w", l.Name, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	index := uint32(ifc.Index)
 	for _, a := range l.Addresses {
 		if err := conn.Address.New(addressMessage(index, a)); err != nil && !errors.Is(err, unix.EEXIST) {

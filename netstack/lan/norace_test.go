@@ -3,3 +3,6 @@
 package lan
 
 const raceEnabled = false
+
+// transferSize is what a test moves by TCP, bytes.
+const transferSize = 50 << 20

@@ -60,6 +60,8 @@ type Packet struct {
 	writers sync.Pool // of *packetWriter
 	// tso and uso are cleared when the kernel refuses a merged packet.
 	tso, uso atomic.Bool
+	// stalled is set while the link takes nothing.
+	stalled atomic.Bool
 }
 
 // PacketSocket is the Opener that a Packet port uses by default: a raw packet
@@ -113,7 +115,7 @@ func OpenPacket(o PacketOptions) (*Packet, error) {
 		return nil, err
 	}
 	if err := p.prepare(fd, p.mac != [6]byte(ifc.HardwareAddr)); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open %s: %w", p.name, err)
 	}
 	if ifc.Flags&net.FlagUp == 0 {
@@ -192,7 +194,7 @@ func bringUp(name string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
 		return err

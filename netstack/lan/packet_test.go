@@ -66,7 +66,7 @@ func TestPacketCarriesTCPAndUDP(t *testing.T) {
 			bridge(t, ports[0], ports[1], cut)
 			for _, addr := range []netip.Addr{hosts4[1], hosts6[1]} {
 				ns[0].run("ping", "-c", "2", "-i", "0.2", "-W", "5", "-M", "do", "-s", "1400", addr.String())
-				transfer(t, ns[0], ns[1], addr, 50<<20)
+				transfer(t, ns[0], ns[1], addr, transferSize)
 				datagrams(t, ns[0], ns[1], addr)
 			}
 			if got := ports[0].Counters(); got.RxMerged == 0 {
@@ -107,7 +107,7 @@ func TestPacketVLAN(t *testing.T) {
 		go p.Read(make([]*packet.Buffer, 1))
 	}
 	for _, addr := range []netip.Addr{testNets4[1].Addr(), testNets6[1].Addr()} {
-		transfer(t, ns[0], ns[1], addr, 20<<20)
+		transfer(t, ns[0], ns[1], addr, transferSize)
 		datagrams(t, ns[0], ns[1], addr)
 	}
 	if tagged[1].Counters().RxMerged == 0 || tagged[0].Counters().TxMerged == 0 {
@@ -238,5 +238,18 @@ func TestOpenPacketRefuses(t *testing.T) {
 		if _, err := OpenPacket(o); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+func TestKernelForwards(t *testing.T) {
+	ns := newNamespaces(t, "a")[0]
+	for value, want := range map[string]bool{"0": false, "1": true} {
+		ns.run("sysctl", "-q", "-w", "net.ipv4.conf.lo.forwarding="+value, "net.ipv6.conf.lo.forwarding=0")
+		ns.in(func() error {
+			if got := KernelForwards("lo"); got != want {
+				t.Errorf("forwarding %s: %v", value, got)
+			}
+			return nil
+		})
 	}
 }

@@ -23,7 +23,8 @@ func (p *Packet) Write(pkts []Out) error {
 
 // WriteFrame sends one Ethernet frame without VLAN tag, as a host stack makes
 // it: ARP, neighbour discovery, and what the appliance itself says. The port's
-// tag is added. borrowed: frame is not kept. It may be called concurrently.
+// tag is added. What cannot be sent is counted, as in Write. borrowed: frame is
+// not kept. It may be called concurrently.
 func (p *Packet) WriteFrame(frame []byte) error {
 	if len(frame) < ethLen || len(frame) > ethLen+p.mtu {
 		p.count.drop(DropOversize, 1)
@@ -51,7 +52,7 @@ func (p *Packet) sendWaiting(waiting []*packet.Buffer, mac [6]byte) {
 	defer p.writers.Put(w)
 	w.begin(nil)
 	for _, b := range waiting {
-		w.plain(&Out{Bytes: b.Bytes, GSO: b.GSO}, &mac)
+		w.plain(&Out{Bytes: b.Bytes, Info: &b.Info, GSO: b.GSO}, &mac)
 	}
 	// A port that is gone says so to its reader.
 	_ = w.end()
@@ -79,7 +80,6 @@ type packetWriter struct {
 	refused []int // messages with merged runs that the kernel did not take
 
 	sent tally
-	full bool // the socket was full and has not been seen writable since
 	err  error
 	cut  cutter
 }
@@ -91,7 +91,7 @@ func newPacketWriter(p *Packet) *packetWriter {
 }
 
 func (w *packetWriter) begin(pkts []Out) {
-	w.pkts, w.n, w.err, w.full = pkts, 0, nil, false
+	w.pkts, w.n, w.err = pkts, 0, nil
 	w.iov, w.refused = w.iov[:0], w.refused[:0]
 }
 
@@ -119,7 +119,7 @@ func (w *packetWriter) write(pkts []Out) error {
 			p.count.drop(DropMalformed, 1)
 			continue
 		}
-		if wireSize(&first.GSO, int(min(uint32(size), first.Info.Length))) > p.mtu {
+		if wireSize(&first.GSO, len(first.packet())) > p.mtu {
 			p.count.drop(DropOversize, int(r.n))
 			continue
 		}
@@ -162,10 +162,7 @@ func (w *packetWriter) plain(p *Out, mac *[6]byte) {
 		})
 		return
 	}
-	b := p.Bytes
-	if p.Info != nil && int(p.Info.Length) <= len(b) {
-		b = b[:p.Info.Length] // without link padding
-	}
+	b := p.packet()
 	m := w.message(segments(&p.GSO, len(b)), len(b))
 	head := w.heads[m][:]
 	n := vnetLen + putEth(head[vnetLen:], mac, &w.port.mac, w.port.vlan, etherTypeOf(b))
@@ -259,7 +256,10 @@ func (w *packetWriter) retry() {
 	w.flush()
 }
 
+// send hands the messages to the kernel. A full socket is waited for once per
+// message, and not at all while the link stands still: others wait too.
 func (w *packetWriter) send(fd uintptr) {
+	stalled, waited := &w.port.stalled, false
 	for at := 0; at < w.n; {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.msgs[at])),
 			uintptr(w.n-at), unix.MSG_DONTWAIT, 0, 0)
@@ -269,9 +269,14 @@ func (w *packetWriter) send(fd uintptr) {
 				w.sent.add(w.about[at+i].packets, w.about[at+i].bytes)
 			}
 			at += int(n)
+			waited = false
+			if stalled.Load() {
+				stalled.Store(false)
+			}
 		case errno == unix.EINTR:
-		case errno == unix.EAGAIN && !w.full:
-			w.full = !waitWritable(fd)
+		case errno == unix.EAGAIN && !waited && !stalled.Load():
+			waited = true
+			stalled.Store(!waitWritable(fd))
 		default:
 			w.failed(errno, at)
 			at++

@@ -45,6 +45,14 @@ type Out struct {
 	GSO packet.GSO
 }
 
+// packet returns Bytes without link padding.
+func (o *Out) packet() []byte {
+	if o.Info != nil && o.Info.Length > 0 && int(o.Info.Length) < len(o.Bytes) {
+		return o.Bytes[:o.Info.Length]
+	}
+	return o.Bytes
+}
+
 // Drop says why a port did not pass a packet on.
 type Drop uint8
 
@@ -57,6 +65,7 @@ const (
 	DropOversize                   // larger than the link's MTU
 	DropQueueFull                  // the receiver or the link does not keep up
 	DropNotOurs                    // a frame for another station or VLAN
+	DropLooped                     // a frame of our own that came back: the LAN has a loop
 	DropUnreachable                // the next hop does not answer
 	DropNeighbourQueue             // too many packets wait for one next hop to answer
 	DropNeighbours                 // too many next hops are being looked for
@@ -82,6 +91,8 @@ func (d Drop) String() string {
 		return "queue-full"
 	case DropNotOurs:
 		return "not-ours"
+	case DropLooped:
+		return "looped"
 	case DropUnreachable:
 		return "unreachable"
 	case DropNeighbourQueue:

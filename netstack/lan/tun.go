@@ -59,7 +59,7 @@ func (d TUNDevice) Open() (int, error) {
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
 	}
 	if err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return -1, fmt.Errorf("create tun %s: %w", d.Name, err)
 	}
 	return fd, nil
@@ -81,7 +81,7 @@ func OpenTUN(o TUNOptions) (*TUN, error) {
 	}
 	t := &TUN{mtu: o.MTU}
 	if err := t.prepare(fd); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, err
 	}
 	if t.dev, err = newDevice(fd, t.name); err != nil {

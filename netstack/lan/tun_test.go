@@ -41,7 +41,7 @@ func TestTUNCarriesTCPAndUDP(t *testing.T) {
 			bridge(t, a, b, cut)
 			for _, addr := range []netip.Addr{testNets4[1].Addr(), testNets6[1].Addr()} {
 				ns[0].run("ping", "-c", "2", "-i", "0.2", "-W", "5", "-M", "do", "-s", "1300", addr.String())
-				transfer(t, ns[0], ns[1], addr, 50<<20)
+				transfer(t, ns[0], ns[1], addr, transferSize)
 				datagrams(t, ns[0], ns[1], addr)
 			}
 			if got := a.Counters(); got.RxMerged == 0 {

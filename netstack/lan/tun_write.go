@@ -27,7 +27,6 @@ type tunWriter struct {
 	head   [vnetLen + maxHeaders]byte
 	cut    cutter
 	sent   tally
-	full   bool // the device was full and has not been seen writable since
 	err    error
 }
 
@@ -38,7 +37,7 @@ func newTUNWriter(t *TUN) *tunWriter {
 }
 
 func (w *tunWriter) write(pkts []Out) error {
-	w.pkts, w.err, w.full = pkts, nil, false
+	w.pkts, w.err = pkts, nil
 	w.plan(pkts, true, w.port.uso)
 	if err := w.port.dev.control(w.sendFn); err != nil {
 		w.err = err
@@ -60,9 +59,9 @@ func (w *tunWriter) send(fd uintptr) {
 		case r.n > 1:
 			w.sendRun(fd, r)
 		case p.GSO.Size != 0 && p.GSO.Proto == packet.UDP && !w.port.uso:
-			w.cut.each(p, func(b []byte, in *packet.Info) { w.sendPlain(fd, b, in, &packet.GSO{}) })
+			w.cut.each(p, func(b []byte, _ *packet.Info) { w.sendPlain(fd, b, &packet.GSO{}) })
 		default:
-			w.sendPlain(fd, p.Bytes, p.Info, &p.GSO)
+			w.sendPlain(fd, p.packet(), &p.GSO)
 		}
 		if w.err != nil {
 			break
@@ -91,12 +90,8 @@ func (w *tunWriter) sendRun(fd uintptr, r *run) {
 }
 
 // sendPlain writes one packet as it is.
-func (w *tunWriter) sendPlain(fd uintptr, b []byte, in *packet.Info, g *packet.GSO) {
-	version := b[0] >> 4
-	if in != nil && int(in.Length) <= len(b) && g.Size == 0 {
-		b = b[:in.Length] // without link padding
-	}
-	v := vnetFor(g, version, 0)
+func (w *tunWriter) sendPlain(fd uintptr, b []byte, g *packet.GSO) {
+	v := vnetFor(g, b[0]>>4, 0)
 	v.put(w.head[:])
 	w.iov = append(w.iov[:0], iovec(w.head[:vnetLen]), iovec(b))
 	n := segments(g, len(b))
@@ -107,14 +102,11 @@ func (w *tunWriter) sendPlain(fd uintptr, b []byte, in *packet.Info, g *packet.G
 	}
 }
 
+// writev writes the parts in w.iov as one packet. The kernel queues it at once or
+// refuses it: a TUN device is never full.
 func (w *tunWriter) writev(fd uintptr) unix.Errno {
 	for {
-		_, errno := rawWritev(fd, w.iov)
-		switch {
-		case errno == unix.EINTR:
-		case errno == unix.EAGAIN && !w.full:
-			w.full = !waitWritable(fd)
-		default:
+		if _, errno := rawWritev(fd, w.iov); errno != unix.EINTR {
 			return errno
 		}
 	}

@@ -143,6 +143,9 @@ func (h *vnetHeader) superpacket(b *packet.Buffer, kind uint8) (Drop, bool) {
 		return 0, true // one segment is a plain packet
 	}
 	g.Size, g.HdrLen, g.Proto = h.gsoSize, in.Payload, proto
+	if b.Segments() == 0 {
+		return DropMalformed, false // whoever cuts it would refuse
+	}
 	return 0, true
 }
 

@@ -35,6 +35,8 @@ func TestMetadata(t *testing.T) {
 	fragment[6] |= 0x20
 	binary.BigEndian.PutUint16(fragment[10:], 0)
 	binary.BigEndian.PutUint16(fragment[10:], ^packet.Checksum(fragment[:20], 0))
+	surplus := udpPacket(segmentSpec{payload: 4000})
+	binary.BigEndian.PutUint16(surplus[24:], 3000) // UDP options (RFC 9868) follow
 	want4 := packet.GSO{Size: 1448, HdrLen: 52, Proto: packet.TCP, NeedsCsum: true, CsumStart: 20, CsumOffset: 16}
 	for name, c := range map[string]struct {
 		b    []byte
@@ -60,6 +62,7 @@ func TestMetadata(t *testing.T) {
 		"unknown kind":             {b: big, h: vnetHeader{gsoType: 77}, bad: true, why: DropUnknownGSO},
 		"other family":             {b: big6, h: vnetHeader{flags: needs, gsoType: tcp4, gsoSize: 1448, csumStart: 40, csumOffs: 16}, bad: true},
 		"other protocol":           {b: datagram, h: vnetHeader{flags: needs, gsoType: tcp4, gsoSize: 1448, csumStart: 20, csumOffs: 6}, bad: true},
+		"UDP surplus":              {b: surplus, h: vnetHeader{flags: needs, gsoType: uso, gsoSize: 1000, csumStart: 20, csumOffs: 6}, bad: true},
 		"no size":                  {b: big, h: vnetHeader{flags: needs, gsoType: tcp4, csumStart: 20, csumOffs: 16}, bad: true},
 		"fragment":                 {b: fragment, h: vnetHeader{flags: needs, gsoType: uso, gsoSize: 1000, csumStart: 20, csumOffs: 6}, bad: true},
 		"checksum in the header":   {b: big, h: vnetHeader{flags: needs, csumStart: 19, csumOffs: 16}, bad: true},
