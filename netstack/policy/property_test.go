@@ -163,7 +163,7 @@ func (c *Compiler) verify(t *rapid.T) {
 			continue
 		}
 		for _, id := range c.identities {
-			if id != nil && c.members[a.id].has(id.id) != a.matches(id) {
+			if id != nil && (a.members.has(id.id) != a.matches(id) || a.matches(id) != c.ownEntry(id.id).row.has(a.id)) {
 				t.Fatalf("audience %q, identity %q", a.key, id.key)
 			}
 		}

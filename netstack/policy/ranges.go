@@ -10,8 +10,6 @@ import (
 	"patronus/netstack/packet"
 )
 
-func trailing(w uint64) uint32 { return uint32(bits.TrailingZeros64(w)) }
-
 // number is an address as a 128-bit number; IPv4 keeps its own family.
 type number struct{ hi, lo uint64 }
 

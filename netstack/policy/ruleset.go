@@ -50,11 +50,15 @@ type Decision struct {
 // location is what the table of addresses knows.
 type location struct{ identity, endpoint uint32 }
 
+// pageSize is how many entries are copied when one of them changes.
+const pageSize = 128
+
 // entry is an identity's compiled state. The programs of staged evaluation are
 // the same ones if no staged policy selects the identity.
 type entry struct {
 	programs [2]*program // by Direction
 	staged   [2]*program
+	row      bitset // the audiences that the identity belongs to
 	ports    []namedPort
 	space    map[string]string // the namespace's labels, for explanations
 }
@@ -64,8 +68,7 @@ type entry struct {
 type Ruleset struct {
 	version   uint32
 	table     *bart.Table[location]
-	entries   []entry     // by identity
-	audiences []bitset    // by audience
+	pages     [][]entry   // by identity
 	endpoints []*endpoint // by location.endpoint; nil entries are free
 	policies  []*compiled // by PolicyRef; nil entries are free
 	staged    bool        // there are staged policies
@@ -124,26 +127,35 @@ func (r *Ruleset) evaluate(k *packet.Key, egress, ingress, staged bool) Decision
 	src, dst := r.locate(&k.Src).identity, r.locate(&k.Dst).identity
 	out := answer{true, NotIsolated, NoPolicy, -1}
 	in := out
-	q := query{proto: k.Proto, port: k.DstPort}
-	if dst != nobody {
-		q.ports = r.entries[dst].ports
+	from, to := r.entry(src), r.entry(dst)
+	q := query{proto: k.Proto, port: k.DstPort, ports: to.ports}
+	if egress {
+		q.peer, q.addr = to.row, &k.Dst
+		out = from.program(Egress, staged).decide(&q)
 	}
-	if egress && src != nobody {
-		q.peer, q.addr = dst, &k.Dst
-		out = r.program(src, Egress, staged).decide(r, &q)
-	}
-	if ingress && dst != nobody {
-		q.peer, q.addr = src, &k.Src
-		in = r.program(dst, Ingress, staged).decide(r, &q)
+	if ingress {
+		q.peer, q.addr = from.row, &k.Src
+		in = to.program(Ingress, staged).decide(&q)
 	}
 	return r.join(out, in)
 }
 
-func (r *Ruleset) program(id uint32, d Direction, staged bool) *program {
-	if staged {
-		return r.entries[id].staged[d]
+// outside is the entry of an address in no endpoint: nothing isolates it, and
+// it is in no audience.
+var outside = &entry{programs: [2]*program{open, open}, staged: [2]*program{open, open}}
+
+func (r *Ruleset) entry(id uint32) *entry {
+	if id == nobody {
+		return outside
 	}
-	return r.entries[id].programs[d]
+	return &r.pages[id/pageSize][id%pageSize]
+}
+
+func (e *entry) program(d Direction, staged bool) *program {
+	if staged {
+		return e.staged[d]
+	}
+	return e.programs[d]
 }
 
 // join makes a flow's decision of its sides' answers.
