@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"patronus/configs"
+	"patronus/netstack/packet"
 )
 
 // setEndpoint adds an endpoint or replaces the one of its name.
@@ -97,18 +98,28 @@ func (c *Compiler) unclaim(a netip.Prefix, e *endpoint) {
 	}
 }
 
-// reown writes the owner of an address into the table.
+// reown writes the owner of an address into the tables.
 func (c *Compiler) reown(a netip.Prefix) {
 	list := c.claims[a]
+	var loc location
+	if len(list) > 0 {
+		loc = location{list[0].identity.id, list[0].place}
+	}
 	switch {
-	case len(list) == 0 && c.own.table:
-		c.table.Delete(a)
+	case a.IsSingleIP():
+		if !c.own.hosts {
+			c.hosts, c.own.hosts = c.hosts.clone(), true
+		}
+		key := packet.AddrFrom(a.Addr())
+		c.hosts.replace(&key, loc, len(list) > 0)
+	case len(list) == 0 && c.own.prefixes:
+		c.prefixes.Delete(a)
 	case len(list) == 0:
-		c.table = c.table.DeletePersist(a)
-	case c.own.table:
-		c.table.Insert(a, location{list[0].identity.id, list[0].place})
+		c.prefixes = c.prefixes.DeletePersist(a)
+	case c.own.prefixes:
+		c.prefixes.Insert(a, loc)
 	default:
-		c.table = c.table.InsertPersist(a, location{list[0].identity.id, list[0].place})
+		c.prefixes = c.prefixes.InsertPersist(a, loc)
 	}
 }
 

@@ -47,7 +47,8 @@ type Compiler struct {
 	endpoints     []*endpoint // by place
 	freeEndpoints []uint32
 	claims        map[netip.Prefix][]*endpoint
-	table         *bart.Table[location]
+	hosts         hosts
+	prefixes      *bart.Table[location]
 
 	audiences     map[string]*audience
 	byID          []*audience
@@ -62,11 +63,13 @@ type Compiler struct {
 	dirty   map[uint32]struct{} // identities to be asked which policies select them
 	touched map[uint32]struct{} // identities whose programs are stale
 
+	indexAbove int // see newIndex
+
 	// own says which of the slices above the last ruleset does not share.
 	own struct {
-		endpoints, policies, table, top bool
-		pages                           bitset
-		rows                            bitset // by identity: the entry's row
+		endpoints, policies, hosts, prefixes, top bool
+		pages                                     bitset
+		rows                                      bitset // by identity: the entry's row
 	}
 }
 
@@ -79,13 +82,15 @@ func NewCompiler() *Compiler {
 		index:      postings{},
 		byEndpoint: map[string]*endpoint{},
 		claims:     map[netip.Prefix][]*endpoint{},
-		table:      new(bart.Table[location]),
+		hosts:      newHosts(),
+		prefixes:   new(bart.Table[location]),
 		audiences:  map[string]*audience{},
 		byPolicy:   map[string]PolicyRef{},
 		dirty:      map[uint32]struct{}{},
 		touched:    map[uint32]struct{}{},
+		indexAbove: indexAbove,
 	}
-	c.own.table = true
+	c.own.hosts, c.own.prefixes = true, true
 	return c
 }
 
@@ -148,11 +153,11 @@ func (ch *Change) check() error {
 // publish hands the current state out; from now on it is shared.
 func (c *Compiler) publish() *Ruleset {
 	c.version++
-	c.own.endpoints, c.own.policies, c.own.table, c.own.top = false, false, false, false
+	c.own.endpoints, c.own.policies, c.own.hosts, c.own.prefixes, c.own.top = false, false, false, false, false
 	clear(c.own.pages)
 	clear(c.own.rows)
 	return &Ruleset{
-		version: c.version, table: c.table, pages: c.pages, endpoints: c.endpoints,
+		version: c.version, hosts: c.hosts, prefixes: c.prefixes, pages: c.pages, endpoints: c.endpoints,
 		policies: c.policies, staged: c.stagedCount > 0,
 	}
 }

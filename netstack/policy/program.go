@@ -1,14 +1,7 @@
 package policy
 
-import (
-	"cmp"
-	"slices"
-
-	"patronus/netstack/packet"
-)
-
-// term is a rule with one of its ports: what the packet path walks. It is 32
-// bytes, so that two share a cache line; terms of one rule are neighbours.
+// term is a rule with one of its ports: what the packet path asks. Terms of
+// one rule are neighbours.
 type term struct {
 	first  uint16 // of the ports
 	span   uint16 // last - first
@@ -19,6 +12,7 @@ type term struct {
 	name   uint32 // of a port, 0: by number
 	policy PolicyRef
 	index  int32
+	order  int32 // place among the program's terms
 	cidrs  *ranges
 }
 
@@ -69,22 +63,16 @@ func (t *term) matches(q *query) bool {
 	return t.kind&byCIDR != 0 && t.cidrs.contains(q.addr)
 }
 
-// tiers are terms in the order they are asked.
-type tiers struct {
-	terms   []term // of the Admin tier, of NetworkPolicies, of the Baseline tier
-	admin   int32  // end of the Admin tier's
-	network int32  // end of the NetworkPolicies'
-}
-
 // program is what decides one direction for one identity. It never changes.
 //
-// A long program is cut by destination port: bounds are the first (protocol,
-// port) of each part, and a part has the terms that can match there.
+// A short one is walked: the first term that matches decides. A long one has
+// its terms indexed by destination port and by peer instead, see [index].
 type program struct {
 	isolating PolicyRef
-	all       tiers
-	bounds    []uint32
-	parts     []tiers
+	admin     int32  // end of the Admin tier's terms
+	network   int32  // end of the NetworkPolicies' terms
+	terms     []term // Admin tier, NetworkPolicies, Baseline tier
+	index     *index // of a long program
 }
 
 // open is the program of an identity that no policy selects.
@@ -100,34 +88,40 @@ type answer struct {
 
 // decide runs the tiers in order: Admin, NetworkPolicy, Baseline, default.
 func (p *program) decide(q *query) answer {
-	t := &p.all
-	if len(p.bounds) > 0 {
-		t = p.part(q)
-	}
 	out := answer{true, NotIsolated, NoPolicy, -1}
-	for i := range t.terms[:t.admin] {
-		if x := &t.terms[i]; x.matches(q) {
-			if x.action != Pass {
-				return x.answer()
-			}
-			out = x.answer()
-			break
+	if t := p.first(AdminTier, 0, p.admin, q); t != nil {
+		out = t.answer()
+		if t.action != Pass {
+			return out
 		}
 	}
 	if p.isolating != NoPolicy {
-		for i := int(t.admin); i < int(t.network); i++ {
-			if x := &t.terms[i]; x.matches(q) {
-				return x.answer()
-			}
+		if t := p.first(NetworkTier, p.admin, p.network, q); t != nil {
+			return t.answer()
 		}
 		return answer{false, IsolatedNoMatch, p.isolating, -1}
 	}
-	for i := int(t.network); i < len(t.terms); i++ {
-		if x := &t.terms[i]; x.matches(q) {
-			return x.answer()
-		}
+	if t := p.first(BaselineTier, p.network, int32(len(p.terms)), q); t != nil {
+		return t.answer()
 	}
 	return out
+}
+
+// first is the first term of a tier that matches, nil if none does.
+func (p *program) first(tier Tier, from, to int32, q *query) *term {
+	if from == to {
+		return nil
+	}
+	if p.index != nil {
+		return p.index.first(tier, p.terms, q)
+	}
+	terms := p.terms[from:to]
+	for i := range terms {
+		if terms[i].matches(q) {
+			return &terms[i]
+		}
+	}
+	return nil
 }
 
 func (t *term) answer() answer {
@@ -140,22 +134,6 @@ func (t *term) answer() answer {
 	return answer{true, AllowedByRule, t.policy, t.index}
 }
 
-func place16(proto uint8, port uint16) uint32 { return uint32(proto)<<16 | uint32(port) }
-
-func (p *program) part(q *query) *tiers {
-	at := place16(q.proto, q.port)
-	lo, hi := 0, len(p.bounds)
-	for lo < hi {
-		m := int(uint(lo+hi) / 2)
-		if p.bounds[m] <= at {
-			lo = m + 1
-		} else {
-			hi = m
-		}
-	}
-	return &p.parts[lo-1] // the first bound is 0
-}
-
 // program lays the rules of policies, in order, out for one direction.
 func (c *Compiler) program(list []int32, d Direction) *program {
 	n, any := 0, false
@@ -166,7 +144,7 @@ func (c *Compiler) program(list []int32, d Direction) *program {
 	if !any {
 		return open
 	}
-	p := &program{isolating: NoPolicy, all: tiers{terms: make([]term, 0, n)}}
+	p := &program{isolating: NoPolicy, terms: make([]term, 0, n)}
 	for _, ref := range list {
 		x := c.policies[ref]
 		if !x.applies[d] {
@@ -175,73 +153,17 @@ func (c *Compiler) program(list []int32, d Direction) *program {
 		if x.tier == NetworkTier && p.isolating == NoPolicy {
 			p.isolating = PolicyRef(ref)
 		}
-		p.all.terms = append(p.all.terms, x.terms[d]...)
+		p.terms = append(p.terms, x.terms[d]...)
 		if x.tier <= AdminTier {
-			p.all.admin = int32(len(p.all.terms))
+			p.admin = int32(len(p.terms))
 		}
 		if x.tier <= NetworkTier {
-			p.all.network = int32(len(p.all.terms))
+			p.network = int32(len(p.terms))
 		}
 	}
-	p.cut()
+	for i := range p.terms {
+		p.terms[i].order = int32(i)
+	}
+	p.index = newIndex(p, c.indexAbove)
 	return p
-}
-
-// Programs shorter than cutAbove are walked; cutting must not make the terms
-// more than cutGrowth times as many.
-const (
-	cutAbove  = 12
-	cutGrowth = 6
-)
-
-// cut builds the parts of a long program.
-func (p *program) cut() {
-	terms := p.all.terms
-	if len(terms) <= cutAbove {
-		return
-	}
-	bounds := []uint32{0}
-	for _, proto := range []uint8{packet.TCP, packet.UDP, packet.SCTP} {
-		bounds = append(bounds, place16(proto, 0), place16(proto+1, 0))
-		for i := range terms {
-			if t := &terms[i]; t.proto == proto && t.kind&byName == 0 {
-				bounds = append(bounds, place16(proto, t.first), place16(proto, t.first)+uint32(t.span)+1)
-			}
-		}
-	}
-	slices.SortFunc(bounds, func(a, b uint32) int { return cmp.Compare(a, b) })
-	bounds = slices.Compact(bounds)
-	parts := make([]tiers, 0, len(bounds))
-	pool := make([]term, 0, cutGrowth*len(terms))
-	for _, b := range bounds {
-		start := len(pool)
-		var part tiers
-		for i := range terms {
-			if t := &terms[i]; t.covers(b) {
-				if len(pool) == cap(pool) {
-					return
-				}
-				pool = append(pool, *t)
-			}
-			if i == int(p.all.admin)-1 {
-				part.admin = int32(len(pool) - start)
-			}
-			if i == int(p.all.network)-1 {
-				part.network = int32(len(pool) - start)
-			}
-		}
-		part.terms = pool[start:len(pool):len(pool)]
-		parts = append(parts, part)
-	}
-	p.bounds, p.parts = bounds, parts
-}
-
-// covers reports whether the term can match at the start of a part. A part has
-// no bound of the term inside, so that is whether it can match in it at all.
-func (t *term) covers(at uint32) bool {
-	proto, port := uint8(at>>16), uint16(at)
-	if t.proto == 0 {
-		return true
-	}
-	return t.proto == proto && port-t.first <= t.span
 }

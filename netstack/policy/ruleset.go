@@ -56,22 +56,25 @@ const pageSize = 128
 // entry is an identity's compiled state. The programs of staged evaluation are
 // the same ones if no staged policy selects the identity.
 type entry struct {
-	programs [2]*program // by Direction
-	staged   [2]*program
 	row      bitset // the audiences that the identity belongs to
 	ports    []namedPort
-	space    map[string]string // the namespace's labels, for explanations
+	programs [2]*program // by Direction
+	// Up to here a packet needs it: one cache line of two.
+	staged [2]*program
+	space  map[string]string // the namespace's labels, for explanations
+	_      [40]byte
 }
 
 // Ruleset is a compiled set of policies over a set of endpoints. It is
 // immutable and safe for concurrent use.
 type Ruleset struct {
 	version   uint32
-	table     *bart.Table[location]
-	pages     [][]entry   // by identity
-	endpoints []*endpoint // by location.endpoint; nil entries are free
-	policies  []*compiled // by PolicyRef; nil entries are free
-	staged    bool        // there are staged policies
+	hosts     hosts
+	prefixes  *bart.Table[location] // of endpoints that are more than one address
+	pages     [][]entry             // by identity
+	endpoints []*endpoint           // by location.endpoint; nil entries are free
+	policies  []*compiled           // by PolicyRef; nil entries are free
+	staged    bool                  // there are staged policies
 }
 
 // Version numbers rulesets of one compiler, rising from 1.
@@ -116,11 +119,15 @@ func (r *Ruleset) EvaluateStaged(k *packet.Key, egress, ingress bool) Decision {
 func (r *Ruleset) Staged() bool { return r.staged }
 
 func (r *Ruleset) locate(a *packet.Addr) location {
-	l, ok := r.table.Lookup(a.Netip())
-	if !ok {
-		return location{nobody, nobody}
+	if l, ok := r.hosts.lookup(a); ok {
+		return l
 	}
-	return l
+	if r.prefixes.Size() > 0 {
+		if l, ok := r.prefixes.Lookup(a.Netip()); ok {
+			return l
+		}
+	}
+	return location{nobody, nobody}
 }
 
 func (r *Ruleset) evaluate(k *packet.Key, egress, ingress, staged bool) Decision {
@@ -176,8 +183,9 @@ func (r *Ruleset) join(out, in answer) Decision {
 
 // Endpoint is the endpoint that an address belongs to.
 func (r *Ruleset) Endpoint(a netip.Addr) (e configs.HostEndpoint, ok bool) {
-	l, ok := r.table.Lookup(a.Unmap())
-	if !ok {
+	key := packet.AddrFrom(a)
+	l := r.locate(&key)
+	if l.endpoint == nobody {
 		return configs.HostEndpoint{}, false
 	}
 	return r.endpoints[l.endpoint].HostEndpoint, true
