@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"patronus/configs"
+	"patronus/netstack/packet"
 )
 
 // setEndpoint adds an endpoint or replaces the one of its name.
@@ -97,18 +98,28 @@ func (c *Compiler) unclaim(a netip.Prefix, e *endpoint) {
 	}
 }
 
-// reown writes the owner of an address into the table.
+// reown writes the owner of an address into the tables.
 func (c *Compiler) reown(a netip.Prefix) {
 	list := c.claims[a]
+	var loc location
+	if len(list) > 0 {
+		loc = location{list[0].identity.id, list[0].place}
+	}
 	switch {
-	case len(list) == 0 && c.own.table:
-		c.table.Delete(a)
+	case a.IsSingleIP():
+		if !c.own.hosts {
+			c.hosts, c.own.hosts = c.hosts.clone(), true
+		}
+		key := packet.AddrFrom(a.Addr())
+		c.hosts.replace(&key, loc, len(list) > 0)
+	case len(list) == 0 && c.own.prefixes:
+		c.prefixes.Delete(a)
 	case len(list) == 0:
-		c.table = c.table.DeletePersist(a)
-	case c.own.table:
-		c.table.Insert(a, location{list[0].identity.id, list[0].place})
+		c.prefixes = c.prefixes.DeletePersist(a)
+	case c.own.prefixes:
+		c.prefixes.Insert(a, loc)
 	default:
-		c.table = c.table.InsertPersist(a, location{list[0].identity.id, list[0].place})
+		c.prefixes = c.prefixes.InsertPersist(a, loc)
 	}
 }
 
@@ -134,7 +145,7 @@ func (c *Compiler) addPolicy(p Policy) {
 	if p.Mode == configs.PolicyStaged {
 		c.stagedCount++
 	}
-	c.members[x.subject.id].each(func(id uint32) bool {
+	x.subject.members.each(func(id uint32) bool {
 		if _, stale := c.dirty[id]; !stale {
 			i := c.identities[id]
 			at, _ := slices.BinarySearchFunc(i.policies, x, func(have int32, x *compiled) int { return c.policies[have].before(x) })
@@ -152,7 +163,7 @@ func (c *Compiler) removePolicy(id string) {
 	}
 	x := c.policies[ref]
 	if x.Mode != configs.PolicyDisabled {
-		c.members[x.subject.id].each(func(id uint32) bool {
+		x.subject.members.each(func(id uint32) bool {
 			i := c.identities[id]
 			if at := slices.Index(i.policies, int32(ref)); at >= 0 {
 				i.policies = slices.Delete(i.policies, at, at+1)
@@ -188,7 +199,7 @@ func (c *Compiler) rebuild() {
 			i := c.identities[id]
 			i.policies = i.policies[:0:0]
 			for _, ref := range order {
-				if c.members[c.policies[ref].subject.id].has(id) {
+				if c.policies[ref].subject.members.has(id) {
 					i.policies = append(i.policies, ref)
 				}
 			}
@@ -199,7 +210,7 @@ func (c *Compiler) rebuild() {
 	programs := map[string][2]*program{}
 	for id := range c.touched {
 		if i := c.identities[id]; i != nil {
-			e := &c.ownEntries()[id]
+			e := c.ownEntry(id)
 			e.programs, e.staged = c.link(i.policies, programs)
 		}
 	}
@@ -227,34 +238,4 @@ func (c *Compiler) link(list []int32, programs map[string][2]*program) (enforced
 		return p
 	}
 	return get(key, refs), get(stagedKey, list)
-}
-
-// program lays the rules of policies, in order, out for one direction.
-func (c *Compiler) program(list []int32, d Direction) *program {
-	n, any := 0, false
-	for _, ref := range list {
-		n += len(c.policies[ref].rules[d])
-		any = any || c.policies[ref].applies[d]
-	}
-	if !any {
-		return open
-	}
-	p := &program{rules: make([]rule, 0, n), isolating: NoPolicy}
-	for _, ref := range list {
-		x := c.policies[ref]
-		if !x.applies[d] {
-			continue
-		}
-		if x.tier == NetworkTier && p.isolating == NoPolicy {
-			p.isolating = PolicyRef(ref)
-		}
-		p.rules = append(p.rules, x.rules[d]...)
-		if x.tier <= AdminTier {
-			p.admin = int32(len(p.rules))
-		}
-		if x.tier <= NetworkTier {
-			p.network = int32(len(p.rules))
-		}
-	}
-	return p
 }

@@ -47,42 +47,51 @@ type Compiler struct {
 	endpoints     []*endpoint // by place
 	freeEndpoints []uint32
 	claims        map[netip.Prefix][]*endpoint
-	table         *bart.Table[location]
+	hosts         hosts
+	prefixes      *bart.Table[location]
 
 	audiences     map[string]*audience
 	byID          []*audience
 	freeAudiences []uint32
-	members       []bitset // by audience
 
 	byPolicy     map[string]PolicyRef
 	policies     []*compiled
 	freePolicies []PolicyRef
 	stagedCount  int
 
-	entries []entry
+	pages   [][]entry           // by identity
 	dirty   map[uint32]struct{} // identities to be asked which policies select them
 	touched map[uint32]struct{} // identities whose programs are stale
 
+	indexAbove int // see newIndex
+
 	// own says which of the slices above the last ruleset does not share.
-	own struct{ endpoints, members, policies, entries, table bool }
+	own struct {
+		endpoints, policies, hosts, prefixes, top bool
+		pages                                     bitset
+		rows                                      bitset // by identity: the entry's row
+	}
 }
 
 // NewCompiler returns an empty compiler.
 func NewCompiler() *Compiler {
-	return &Compiler{
+	c := &Compiler{
 		namespaces: map[string]*namespace{},
 		names:      &portNames{numbers: map[string]uint32{}},
 		byKey:      map[string]*identity{},
 		index:      postings{},
 		byEndpoint: map[string]*endpoint{},
 		claims:     map[netip.Prefix][]*endpoint{},
-		table:      new(bart.Table[location]),
+		hosts:      newHosts(),
+		prefixes:   new(bart.Table[location]),
 		audiences:  map[string]*audience{},
 		byPolicy:   map[string]PolicyRef{},
 		dirty:      map[uint32]struct{}{},
 		touched:    map[uint32]struct{}{},
-		own:        struct{ endpoints, members, policies, entries, table bool }{table: true},
+		indexAbove: indexAbove,
 	}
+	c.own.hosts, c.own.prefixes = true, true
+	return c
 }
 
 // Apply makes the next ruleset. If it returns an error nothing has changed.
@@ -144,25 +153,30 @@ func (ch *Change) check() error {
 // publish hands the current state out; from now on it is shared.
 func (c *Compiler) publish() *Ruleset {
 	c.version++
-	c.own = struct{ endpoints, members, policies, entries, table bool }{}
+	c.own.endpoints, c.own.policies, c.own.hosts, c.own.prefixes, c.own.top = false, false, false, false, false
+	clear(c.own.pages)
+	clear(c.own.rows)
 	return &Ruleset{
-		version: c.version, table: c.table, entries: c.entries, audiences: c.members,
-		endpoints: c.endpoints, policies: c.policies, staged: c.stagedCount > 0,
+		version: c.version, hosts: c.hosts, prefixes: c.prefixes, pages: c.pages, endpoints: c.endpoints,
+		policies: c.policies, staged: c.stagedCount > 0,
 	}
 }
 
-func (c *Compiler) ownEntries() []entry {
-	if !c.own.entries {
-		c.entries, c.own.entries = slices.Clone(c.entries), true
+// ownEntry is an identity's entry, in a page that may be written.
+func (c *Compiler) ownEntry(id uint32) *entry {
+	if !c.own.top {
+		c.pages, c.own.top = slices.Clone(c.pages), true
 	}
-	return c.entries
-}
-
-func (c *Compiler) ownMembers() []bitset {
-	if !c.own.members {
-		c.members, c.own.members = slices.Clone(c.members), true
+	n := id / pageSize
+	if int(n) == len(c.pages) {
+		c.pages = append(c.pages, make([]entry, pageSize))
+		c.own.pages.set(n, true)
 	}
-	return c.members
+	if !c.own.pages.has(n) {
+		c.pages[n] = slices.Clone(c.pages[n])
+		c.own.pages.set(n, true)
+	}
+	return &c.pages[n][id%pageSize]
 }
 
 func (c *Compiler) ownEndpoints() []*endpoint {
@@ -185,22 +199,19 @@ func (c *Compiler) audience(scopes []scope, subject bool) *audience {
 	a := c.audiences[key]
 	if a == nil {
 		a = &audience{key: key, scopes: scopes}
-		var found []uint32
-		for i := range scopes {
-			a.byLabels = a.byLabels || scopes[i].namespace == "" && len(scopes[i].namespaces) > 0
-			found = c.find(&scopes[i], found)
-		}
 		if n := len(c.freeAudiences); n > 0 {
 			a.id = c.freeAudiences[n-1]
 			c.freeAudiences = c.freeAudiences[:n-1]
 			c.byID[a.id] = a
-			c.ownMembers()[a.id] = newBitset(found)
 		} else {
 			a.id = uint32(len(c.byID))
 			c.byID = append(c.byID, a)
-			c.members = append(c.ownMembers(), newBitset(found))
 		}
 		c.audiences[key] = a
+		for i := range scopes {
+			a.byLabels = a.byLabels || scopes[i].namespace == "" && len(scopes[i].namespaces) > 0
+			c.find(&scopes[i], func(id uint32) { c.setMember(a, id, true) })
+		}
 	}
 	a.refs++
 	if subject {
@@ -216,27 +227,26 @@ func (c *Compiler) releaseAudience(a *audience, subject bool) {
 	if a.refs--; a.refs > 0 {
 		return
 	}
+	for id := range a.members.each {
+		c.ownRow(id).set(a.id, false)
+	}
 	delete(c.audiences, a.key)
 	c.byID[a.id] = nil
-	c.ownMembers()[a.id] = bitset{}
 	c.freeAudiences = append(c.freeAudiences, a.id)
 }
 
-// find appends the identities in a scope to found, looking only at those that
+// find calls yield for the identities in a scope, looking only at those that
 // the most selective label or the namespaces offer.
-func (c *Compiler) find(s *scope, found []uint32) []uint32 {
-	take := func(i uint32) {
-		if s.matches(c.identities[i]) {
-			found = append(found, i)
-		}
-	}
+func (c *Compiler) find(s *scope, yield func(id uint32)) {
 	if s.namespace != "" {
 		if space := c.namespaces[s.namespace]; space != nil {
 			for i := range space.identities {
-				take(i)
+				if s.pods.matches(c.identities[i].labels) {
+					yield(i)
+				}
 			}
 		}
-		return found
+		return
 	}
 	var spaces []*namespace
 	n := 0
@@ -248,16 +258,19 @@ func (c *Compiler) find(s *scope, found []uint32) []uint32 {
 	}
 	if list, ok := c.shortest(s.pods); ok && len(list) < n {
 		for _, i := range list {
-			take(i)
+			if s.matches(c.identities[i]) {
+				yield(i)
+			}
 		}
-		return found
+		return
 	}
 	for _, space := range spaces {
 		for i := range space.identities {
-			take(i)
+			if s.pods.matches(c.identities[i].labels) {
+				yield(i)
+			}
 		}
 	}
-	return found
 }
 
 // shortest is the shortest list of identities that has all that match; ok is
@@ -286,11 +299,24 @@ func (c *Compiler) shortest(s selector) (best []uint32, ok bool) {
 
 // setMember puts an identity into an audience, or takes it out.
 func (c *Compiler) setMember(a *audience, id uint32, on bool) {
-	if c.members[a.id].has(id) == on {
+	if a.members.has(id) == on {
 		return
 	}
-	c.ownMembers()[a.id] = c.members[a.id].with(id, on)
+	a.members.set(id, on)
+	c.ownRow(id).set(a.id, on)
 	if a.subjects > 0 {
 		c.dirty[id] = struct{}{}
 	}
+}
+
+// ownRow is the row of an identity's entry, to be written.
+func (c *Compiler) ownRow(id uint32) *bitset {
+	e := c.ownEntry(id)
+	if !c.own.rows.has(id) {
+		row := make(bitset, max(len(e.row), len(c.byID)/64+1))
+		copy(row, e.row)
+		e.row = row
+		c.own.rows.set(id, true)
+	}
+	return &e.row
 }

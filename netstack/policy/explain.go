@@ -78,12 +78,10 @@ func (r *Ruleset) Explain(k *packet.Key) Explanation {
 		Protocol: k.Proto, Port: k.DstPort, Decision: d, Allowed: d.Allowed, Reason: d.Reason.String(),
 		Policy: r.PolicyID(d.Policy), Rule: d.Rule, Reject: d.Reject,
 	}
-	q := query{peer: dst.identity, addr: &k.Dst, proto: k.Proto, port: k.DstPort}
-	if dst.identity != nobody {
-		q.ports = r.entries[dst.identity].ports
-	}
+	from, to := r.entry(src.identity), r.entry(dst.identity)
+	q := query{peer: to.row, addr: &k.Dst, proto: k.Proto, port: k.DstPort, ports: to.ports}
 	x.Egress = r.explainSide(Egress, src.identity, &q)
-	q.peer, q.addr = src.identity, &k.Src
+	q.peer, q.addr = from.row, &k.Src
 	x.Ingress = r.explainSide(Ingress, dst.identity, &q)
 	if r.staged {
 		if s := r.EvaluateStaged(k, true, true); s != d {
@@ -100,15 +98,12 @@ func (r *Ruleset) party(a *packet.Addr, l location) Party {
 	}
 	e := r.endpoints[l.endpoint]
 	p.Known, p.Namespace, p.Name, p.Site, p.Origin = true, e.Namespace, e.Name, e.Site, e.Origin
-	p.Labels, p.NamespaceLabels = e.Labels, r.entries[l.identity].space
+	p.Labels, p.NamespaceLabels = e.Labels, r.entry(l.identity).space
 	return p
 }
 
 func (r *Ruleset) explainSide(d Direction, id uint32, q *query) Side {
-	a := answer{true, NotIsolated, NoPolicy, -1}
-	if id != nobody {
-		a = r.program(id, d, false).decide(r, q)
-	}
+	a := r.entry(id).program(d, false).decide(q)
 	s := Side{Allowed: a.allowed, Reason: a.reason.String(), Policy: r.PolicyID(a.policy), Rule: a.rule}
 	for ref, p := range r.policies {
 		if p != nil {
@@ -124,7 +119,7 @@ func (r *Ruleset) consider(p *compiled, d Direction, id uint32, q *query, decide
 	case id == nobody:
 		c.Why = "the address belongs to no endpoint"
 		return c
-	case !r.audiences[p.subject.id].has(id):
+	case !r.entry(id).row.has(p.subject.id):
 		c.Why = "does not select the endpoint"
 		return c
 	case !p.applies[d]:
@@ -135,7 +130,7 @@ func (r *Ruleset) consider(p *compiled, d Direction, id uint32, q *query, decide
 	matched := false
 	for i := range p.rules[d] {
 		x := &p.rules[d][i]
-		y := ConsideredRule{Index: x.index, Action: x.action.String(), Peer: x.matchesPeer(r, q), Port: x.matchesPort(q)}
+		y := ConsideredRule{Index: x.index, Action: x.action.String(), Peer: x.matchesPeer(q), Port: x.matchesPort(q)}
 		matched = matched || y.Peer && y.Port
 		c.Rules = append(c.Rules, y)
 	}

@@ -186,7 +186,7 @@ func (c *Compiler) relabel(s *namespace) {
 		}
 	}
 	for i := range s.identities {
-		c.ownEntries()[i].space = s.labels
+		c.ownEntry(i).space = s.labels
 	}
 }
 
@@ -212,10 +212,8 @@ func (c *Compiler) acquire(e *configs.HostEndpoint) *identity {
 	for k, v := range id.labels {
 		c.index.add(k, v, id.id)
 	}
-	for int(id.id) >= len(c.ownEntries()) {
-		c.entries = append(c.entries, entry{})
-	}
-	c.entries[id.id] = entry{programs: [2]*program{open, open}, staged: [2]*program{open, open}, ports: ports, space: id.space.labels}
+	*c.ownEntry(id.id) = entry{programs: [2]*program{open, open}, staged: [2]*program{open, open}, ports: ports, space: id.space.labels}
+	c.own.rows.set(id.id, false)
 	for _, a := range c.byID {
 		if a != nil && a.matches(id) {
 			c.setMember(a, id.id, true)
@@ -243,7 +241,8 @@ func (c *Compiler) release(id *identity) {
 	delete(c.dirty, id.id)
 	c.identities[id.id] = nil
 	c.freeIdentities = append(c.freeIdentities, id.id)
-	c.ownEntries()[id.id] = entry{}
+	*c.ownEntry(id.id) = entry{}
+	c.own.rows.set(id.id, false)
 }
 
 // postings is an inverted index of labels.

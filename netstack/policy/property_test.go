@@ -38,6 +38,13 @@ func compare(t *rapid.T, r *Ruleset, in Input, k packet.Key) {
 	}
 }
 
+// indexing is a compiler that indexes every program, even the shortest.
+func indexing() *Compiler {
+	c := NewCompiler()
+	c.indexAbove = 0
+	return c
+}
+
 func TestCompiledEqualsNaive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawInput(t)
@@ -45,8 +52,14 @@ func TestCompiledEqualsNaive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		indexed, err := indexing().Apply(Change{Input: in})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for range 12 {
-			compare(t, r, in, drawKey(t))
+			k := drawKey(t)
+			compare(t, r, in, k)
+			compare(t, indexed, in, k)
 		}
 	})
 }
@@ -114,7 +127,7 @@ func drawChange(t *rapid.T, w *world) Change {
 // and older rulesets still answer as they did.
 func TestIncrementalEqualsFull(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := NewCompiler()
+		c := rapid.SampledFrom([]*Compiler{NewCompiler(), indexing()}).Draw(t, "compiler")
 		var w world
 		type answered struct {
 			r *Ruleset
@@ -163,7 +176,7 @@ func (c *Compiler) verify(t *rapid.T) {
 			continue
 		}
 		for _, id := range c.identities {
-			if id != nil && c.members[a.id].has(id.id) != a.matches(id) {
+			if id != nil && (a.members.has(id.id) != a.matches(id) || a.matches(id) != c.ownEntry(id.id).row.has(a.id)) {
 				t.Fatalf("audience %q, identity %q", a.key, id.key)
 			}
 		}
@@ -177,7 +190,15 @@ func (c *Compiler) verify(t *rapid.T) {
 	if live != len(c.byKey) || len(c.identities) != live+len(c.freeIdentities) {
 		t.Fatal("identities leak")
 	}
-	if c.table.Size() != len(c.claims) {
+	hosts := 0
+	for _, shard := range c.hosts.shards {
+		for _, s := range shard {
+			if s.loc.identity != 0 {
+				hosts++
+			}
+		}
+	}
+	if c.prefixes.Size()+hosts != len(c.claims) {
 		t.Fatal("addresses leak")
 	}
 	if len(c.audiences)+len(c.freeAudiences) != len(c.byID) {

@@ -10,8 +10,6 @@ import (
 	"patronus/netstack/packet"
 )
 
-func trailing(w uint64) uint32 { return uint32(bits.TrailingZeros64(w)) }
-
 // number is an address as a 128-bit number; IPv4 keeps its own family.
 type number struct{ hi, lo uint64 }
 
@@ -89,11 +87,11 @@ func newRanges(blocks []block) *ranges {
 			v6 = append(v6, spans...)
 		}
 	}
-	r := &ranges{v6: union(v6)}
-	for _, s := range union(v4) {
+	r := &ranges{v6: v6}
+	for _, s := range v4 {
 		r.v4 = append(r.v4, span4{uint32(s.first.lo), uint32(s.last.lo)})
 	}
-	return r
+	return r.normal()
 }
 
 func subtract(s span, except []netip.Prefix) []span {
@@ -125,6 +123,19 @@ func union(spans []span) []span {
 			continue
 		}
 		out = append(out, s)
+	}
+	return out
+}
+
+// normal is r with its spans sorted and disjoint.
+func (r *ranges) normal() *ranges {
+	v4 := make([]span, len(r.v4))
+	for i, s := range r.v4 {
+		v4[i] = span{number{0, uint64(s.first)}, number{0, uint64(s.last)}}
+	}
+	out := &ranges{v6: union(r.v6)}
+	for _, s := range union(v4) {
+		out.v4 = append(out.v4, span4{uint32(s.first.lo), uint32(s.last.lo)})
 	}
 	return out
 }

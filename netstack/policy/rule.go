@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"slices"
+
 	"patronus/netstack/packet"
 )
 
@@ -66,98 +68,35 @@ type namedPort struct {
 
 // query is one side's question.
 type query struct {
-	peer  uint32       // identity, or nobody
+	peer  bitset       // the audiences that the peer belongs to
 	addr  *packet.Addr // the peer's address
 	ports []namedPort  // of the destination
 	proto uint8
 	port  uint16 // destination
 }
 
-func (r *rule) matches(s *Ruleset, q *query) bool {
-	return r.matchesPort(q) && r.matchesPeer(s, q)
-}
-
-func (r *rule) matchesPeer(s *Ruleset, q *query) bool {
-	if r.everyone || r.peers != none && s.audiences[r.peers].has(q.peer) {
-		return true
-	}
-	return r.cidrs != nil && r.cidrs.contains(q.addr)
+func (r *rule) matchesPeer(q *query) bool {
+	return r.everyone || r.peers != none && q.peer.has(r.peers) || r.cidrs != nil && r.cidrs.contains(q.addr)
 }
 
 func (r *rule) matchesPort(q *query) bool {
 	if len(r.ports) == 0 {
 		return true
 	}
-	for i := range r.ports {
-		p := &r.ports[i]
-		if p.name == 0 {
-			if p.proto == q.proto && p.first <= q.port && q.port <= p.last {
-				return true
-			}
-			continue
+	return slices.ContainsFunc(r.ports, func(p port) bool {
+		if p.name != 0 {
+			return q.names(p.name, p.proto)
 		}
-		for _, n := range q.ports {
-			if n.name == p.name && n.port == q.port && n.proto == q.proto && (p.proto == 0 || p.proto == n.proto) {
-				return true
-			}
+		return p.proto == q.proto && p.first <= q.port && q.port <= p.last
+	})
+}
+
+// names reports whether the destination calls its port by a name.
+func (q *query) names(name uint32, proto uint8) bool {
+	for _, n := range q.ports {
+		if n.name == name && n.port == q.port && n.proto == q.proto && (proto == 0 || proto == n.proto) {
+			return true
 		}
 	}
 	return false
-}
-
-// program is what decides one direction for one identity. It never changes.
-type program struct {
-	rules     []rule // of the Admin tier, of NetworkPolicies, of the Baseline tier
-	admin     int32  // end of the Admin tier's rules
-	network   int32  // end of the NetworkPolicies' rules
-	isolating PolicyRef
-}
-
-// open is the program of an identity that no policy selects.
-var open = &program{isolating: NoPolicy}
-
-// answer is one side's verdict.
-type answer struct {
-	allowed bool
-	reason  Reason
-	policy  PolicyRef
-	rule    int32
-}
-
-// decide runs the tiers in order: Admin, NetworkPolicy, Baseline, default.
-func (p *program) decide(s *Ruleset, q *query) answer {
-	out := answer{true, NotIsolated, NoPolicy, -1}
-	for i := range p.rules[:p.admin] {
-		if r := &p.rules[i]; r.matches(s, q) {
-			if r.action != Pass {
-				return r.answer()
-			}
-			out = r.answer()
-			break
-		}
-	}
-	if p.isolating != NoPolicy {
-		for i := p.admin; i < p.network; i++ {
-			if r := &p.rules[i]; r.matches(s, q) {
-				return r.answer()
-			}
-		}
-		return answer{false, IsolatedNoMatch, p.isolating, -1}
-	}
-	for i := int(p.network); i < len(p.rules); i++ {
-		if r := &p.rules[i]; r.matches(s, q) {
-			return r.answer()
-		}
-	}
-	return out
-}
-
-func (r *rule) answer() answer {
-	switch r.action {
-	case Deny:
-		return answer{false, DeniedByRule, r.policy, r.index}
-	case Pass:
-		return answer{true, PassedToDefault, r.policy, r.index}
-	}
-	return answer{true, AllowedByRule, r.policy, r.index}
 }

@@ -50,25 +50,31 @@ type Decision struct {
 // location is what the table of addresses knows.
 type location struct{ identity, endpoint uint32 }
 
+// pageSize is how many entries are copied when one of them changes.
+const pageSize = 128
+
 // entry is an identity's compiled state. The programs of staged evaluation are
 // the same ones if no staged policy selects the identity.
 type entry struct {
-	programs [2]*program // by Direction
-	staged   [2]*program
+	row      bitset // the audiences that the identity belongs to
 	ports    []namedPort
-	space    map[string]string // the namespace's labels, for explanations
+	programs [2]*program // by Direction
+	// Up to here a packet needs it: one cache line of two.
+	staged [2]*program
+	space  map[string]string // the namespace's labels, for explanations
+	_      [40]byte
 }
 
 // Ruleset is a compiled set of policies over a set of endpoints. It is
 // immutable and safe for concurrent use.
 type Ruleset struct {
 	version   uint32
-	table     *bart.Table[location]
-	entries   []entry     // by identity
-	audiences []bitset    // by audience
-	endpoints []*endpoint // by location.endpoint; nil entries are free
-	policies  []*compiled // by PolicyRef; nil entries are free
-	staged    bool        // there are staged policies
+	hosts     hosts
+	prefixes  *bart.Table[location] // of endpoints that are more than one address
+	pages     [][]entry             // by identity
+	endpoints []*endpoint           // by location.endpoint; nil entries are free
+	policies  []*compiled           // by PolicyRef; nil entries are free
+	staged    bool                  // there are staged policies
 }
 
 // Version numbers rulesets of one compiler, rising from 1.
@@ -113,37 +119,50 @@ func (r *Ruleset) EvaluateStaged(k *packet.Key, egress, ingress bool) Decision {
 func (r *Ruleset) Staged() bool { return r.staged }
 
 func (r *Ruleset) locate(a *packet.Addr) location {
-	l, ok := r.table.Lookup(a.Netip())
-	if !ok {
-		return location{nobody, nobody}
+	if l, ok := r.hosts.lookup(a); ok {
+		return l
 	}
-	return l
+	if r.prefixes.Size() > 0 {
+		if l, ok := r.prefixes.Lookup(a.Netip()); ok {
+			return l
+		}
+	}
+	return location{nobody, nobody}
 }
 
 func (r *Ruleset) evaluate(k *packet.Key, egress, ingress, staged bool) Decision {
 	src, dst := r.locate(&k.Src).identity, r.locate(&k.Dst).identity
 	out := answer{true, NotIsolated, NoPolicy, -1}
 	in := out
-	q := query{proto: k.Proto, port: k.DstPort}
-	if dst != nobody {
-		q.ports = r.entries[dst].ports
+	from, to := r.entry(src), r.entry(dst)
+	q := query{proto: k.Proto, port: k.DstPort, ports: to.ports}
+	if egress {
+		q.peer, q.addr = to.row, &k.Dst
+		out = from.program(Egress, staged).decide(&q)
 	}
-	if egress && src != nobody {
-		q.peer, q.addr = dst, &k.Dst
-		out = r.program(src, Egress, staged).decide(r, &q)
-	}
-	if ingress && dst != nobody {
-		q.peer, q.addr = src, &k.Src
-		in = r.program(dst, Ingress, staged).decide(r, &q)
+	if ingress {
+		q.peer, q.addr = from.row, &k.Src
+		in = to.program(Ingress, staged).decide(&q)
 	}
 	return r.join(out, in)
 }
 
-func (r *Ruleset) program(id uint32, d Direction, staged bool) *program {
-	if staged {
-		return r.entries[id].staged[d]
+// outside is the entry of an address in no endpoint: nothing isolates it, and
+// it is in no audience.
+var outside = &entry{programs: [2]*program{open, open}, staged: [2]*program{open, open}}
+
+func (r *Ruleset) entry(id uint32) *entry {
+	if id == nobody {
+		return outside
 	}
-	return r.entries[id].programs[d]
+	return &r.pages[id/pageSize][id%pageSize]
+}
+
+func (e *entry) program(d Direction, staged bool) *program {
+	if staged {
+		return e.staged[d]
+	}
+	return e.programs[d]
 }
 
 // join makes a flow's decision of its sides' answers.
@@ -164,8 +183,9 @@ func (r *Ruleset) join(out, in answer) Decision {
 
 // Endpoint is the endpoint that an address belongs to.
 func (r *Ruleset) Endpoint(a netip.Addr) (e configs.HostEndpoint, ok bool) {
-	l, ok := r.table.Lookup(a.Unmap())
-	if !ok {
+	key := packet.AddrFrom(a)
+	l := r.locate(&key)
+	if l.endpoint == nobody {
 		return configs.HostEndpoint{}, false
 	}
 	return r.endpoints[l.endpoint].HostEndpoint, true

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"math/bits"
 	"slices"
 	"sort"
 	"strconv"
@@ -114,8 +115,9 @@ type audience struct {
 	key      string
 	scopes   []scope
 	refs     int
-	subjects int  // of refs, how many are a policy's subject
-	byLabels bool // depends on namespace labels
+	subjects int    // of refs, how many are a policy's subject
+	byLabels bool   // depends on namespace labels
+	members  bitset // identities
 }
 
 func (a *audience) matches(id *identity) bool {
@@ -136,53 +138,31 @@ func audienceKey(scopes []scope) string {
 	return strings.Join(slices.Compact(parts), "|")
 }
 
-// bitset is a set of identity numbers, kept as the window of words that has any.
-// It is immutable once published.
-type bitset struct {
-	off   uint32 // first word
-	words []uint64
-}
+// bitset is a set of small numbers.
+type bitset []uint64
 
-func (b *bitset) has(i uint32) bool {
-	w := i>>6 - b.off
-	return w < uint32(len(b.words)) && b.words[w]>>(i&63)&1 != 0
-}
-
-func newBitset(members []uint32) bitset {
-	if len(members) == 0 {
-		return bitset{}
-	}
-	lo, hi := slices.Min(members)>>6, slices.Max(members)>>6
-	b := bitset{off: lo, words: make([]uint64, hi-lo+1)}
-	for _, m := range members {
-		b.words[m>>6-lo] |= 1 << (m & 63)
-	}
-	return b
-}
-
-// with is a copy of b with i added or removed.
-func (b *bitset) with(i uint32, on bool) bitset {
+func (b bitset) has(i uint32) bool {
 	w := i >> 6
-	lo, hi := b.off, b.off+uint32(len(b.words))
-	if on && len(b.words) == 0 {
-		lo, hi = w, w+1
-	} else if on {
-		lo, hi = min(lo, w), max(hi, w+1)
-	}
-	out := bitset{off: lo, words: make([]uint64, hi-lo)}
-	copy(out.words[b.off-min(lo, b.off):], b.words)
-	if on {
-		out.words[w-lo] |= 1 << (i & 63)
-	} else {
-		out.words[w-lo] &^= 1 << (i & 63)
-	}
-	return out
+	return w < uint32(len(b)) && b[w]>>(i&63)&1 != 0
 }
 
-func (b *bitset) each(yield func(uint32) bool) {
-	for w, word := range b.words {
+// set puts i in or takes it out.
+func (b *bitset) set(i uint32, on bool) {
+	for on && int(i>>6) >= len(*b) {
+		*b = append(*b, 0)
+	}
+	switch {
+	case on:
+		(*b)[i>>6] |= 1 << (i & 63)
+	case int(i>>6) < len(*b):
+		(*b)[i>>6] &^= 1 << (i & 63)
+	}
+}
+
+func (b bitset) each(yield func(uint32) bool) {
+	for w, word := range b {
 		for ; word != 0; word &= word - 1 {
-			if !yield((uint32(w)+b.off)<<6 + trailing(word)) {
+			if !yield(uint32(w)<<6 + uint32(bits.TrailingZeros64(word))) {
 				return
 			}
 		}

@@ -34,6 +34,7 @@ type compiled struct {
 	subject  *audience
 	applies  [2]bool // by Direction: it isolates, or has rules
 	rules    [2][]rule
+	terms    [2][]term
 	used     []*audience // of the rules
 }
 
@@ -56,6 +57,11 @@ func (c *Compiler) translate(p Policy, ref PolicyRef) *compiled {
 		c.translateNetwork(out, ref)
 	} else {
 		c.translateCluster(out, ref)
+	}
+	for d := range out.rules {
+		for i := range out.rules[d] {
+			out.terms[d] = out.rules[d][i].terms(out.terms[d])
+		}
 	}
 	return out
 }

@@ -20,6 +20,9 @@ func agree(t *testing.T, text string) {
 	if err != nil || len(docs) != 1 {
 		return
 	}
+	if hasLoneLetter(docs[0].Root()) {
+		return
+	}
 	want, err := yaml.YAMLToJSONStrict([]byte(text))
 	if err != nil {
 		if strings.HasPrefix(strings.TrimSpace(text), "{") {
@@ -38,6 +41,30 @@ func agree(t *testing.T, text string) {
 	if !reflect.DeepEqual(a, b) {
 		t.Fatalf("%q\n got %s\nwant %s", text, got, want)
 	}
+}
+
+// hasLoneLetter finds the one thing that is read otherwise on purpose.
+func hasLoneLetter(n Node) bool {
+	switch n.Kind() {
+	case Mapping:
+		for k, v := range n.Pairs {
+			if hasLoneLetter(k) || hasLoneLetter(v) {
+				return true
+			}
+		}
+	case Sequence:
+		for e := range n.Entries {
+			if hasLoneLetter(e) {
+				return true
+			}
+		}
+	default:
+		switch n.Text() {
+		case "y", "Y", "n", "N":
+			return true
+		}
+	}
+	return false
 }
 
 var seeds = []string{

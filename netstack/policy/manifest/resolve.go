@@ -23,7 +23,8 @@ func (t Type) String() string {
 }
 
 // Type resolves a scalar as the API server's YAML 1.1 reader does: a plain
-// "yes" is a boolean, 0x10 and 010 are numbers.
+// "yes" is a boolean, 0x10 and 010 are numbers. It departs from it in one
+// point: a lone y or n is text, see DESIGN.md.
 func (n Node) Type() Type {
 	if !n.file.at(n.i).plain {
 		return String
@@ -32,8 +33,8 @@ func (n Node) Type() Type {
 	switch s {
 	case "", "~", "null", "Null", "NULL":
 		return Null
-	case "y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON",
-		"n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF":
+	case "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON",
+		"no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF":
 		return Bool
 	case ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF":
 		return Float
