@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -20,6 +21,10 @@ var ErrUnknownPath = errors.New("unknown path")
 const (
 	// senderPort is the source port of our probes; replies come back to it.
 	senderPort = 49862
+	// helloPort is that of the packets that are sent instead of probes while a
+	// peer has no session: they ask for one, and their round trip, which has a
+	// handshake in it, is nobody's measurement.
+	helloPort = 49861
 	// probeHeader is IPv4 and UDP.
 	probeHeader = 28
 	// probeTOS is CS6, network control (RFC 2474, RFC 4594).
@@ -77,7 +82,7 @@ func (p *prober) reconfigure(s *snapshot, paths []*pathState) {
 			ps.session = probe.NewSession(probe.Options{
 				SSID: max(p.ssid, 1), Active: time.Duration(cfg.Active), Warm: time.Duration(cfg.Warm),
 				Idle: time.Duration(cfg.Idle), Cold: time.Duration(cfg.Cold), Lost: cfg.Lost, Budget: p.budgets[name],
-			}, now)
+			}, now.Add(p.firstProbe(ps)))
 			ps.tracker = path.NewTracker(ps.id, path.Options{Classes: s.classes, Uplink: name, Lost: cfg.Lost})
 			ps.tracker.SetMTU(ps.mtu())
 			if !ps.uplink.carrier.Load() {
@@ -90,6 +95,18 @@ func (p *prober) reconfigure(s *snapshot, paths []*pathState) {
 		ps.mu.Unlock()
 	}
 	p.kick()
+}
+
+// firstProbe is how long a new path waits before it asks for a session. Two
+// sides that start at once would cross each other's handshakes, which costs both
+// 5 s (WireGuard paper 6.1, Rekey-Timeout): the one with the smaller key goes
+// first.
+func (p *prober) firstProbe(ps *pathState) time.Duration {
+	const first, second = 100 * time.Millisecond, 450 * time.Millisecond
+	if bytes.Compare(ps.uplink.config.PublicKey[:], ps.key[:]) < 0 {
+		return first
+	}
+	return second
 }
 
 // run sends probes when they are due until ctx ends.
@@ -177,7 +194,11 @@ func (p *prober) service(ps *pathState, lost []path.Probe) []path.Probe {
 	request, send := ps.session.Next(now, ps.counts(p.epoch, false))
 	var b *packet.Buffer
 	if send {
-		b = p.request(ps, &request)
+		from := uint16(senderPort)
+		if !ps.peer.Ready() {
+			from = helloPort
+		}
+		b = probePacket(ps, probe.AppendRequest(make([]byte, 0, 512), request), from, probe.Port)
 	} else if ps.session.Rate(now) == probe.RateCold && ps.tracker.State() != path.Unknown {
 		change = ps.tracker.Cold(now)
 	}
@@ -208,11 +229,6 @@ func (p *prober) changed(ps *pathState, t *path.Transition) {
 		// no endpoint to send one to.
 		_ = ps.uplink.tunnel.Handshake(ps.peer)
 	}
-}
-
-func (p *prober) request(ps *pathState, r *probe.Request) *packet.Buffer {
-	payload := probe.AppendRequest(make([]byte, 0, 512), *r)
-	return probePacket(ps, payload, senderPort, probe.Port)
 }
 
 // probePacket wraps a STAMP payload in IPv4 and UDP between the path addresses.
@@ -264,7 +280,9 @@ func (p *prober) receive(ps *pathState, b []byte, at int64) bool {
 	case uint16(b[22])<<8|uint16(b[23]) == probe.Port:
 		p.reflect(ps, payload, uint16(b[20])<<8|uint16(b[21]), b[8], at)
 	case uint16(b[20])<<8|uint16(b[21]) == probe.Port:
-		p.reply(ps, payload, at)
+		if uint16(b[22])<<8|uint16(b[23]) == senderPort {
+			p.reply(ps, payload, at)
+		}
 	default:
 		return false
 	}

@@ -124,15 +124,15 @@ const (
 // Event is something that happened, or a sample. Exactly the fields of its
 // kind are set.
 type Event struct {
-	Kind   EventKind    `json:"type"`
-	At     time.Time    `json:"timestamp"`
-	Path   path.ID      `json:"path_id,omitempty"`
-	Uplink string       `json:"uplink,omitempty"`
-	Old    string       `json:"old_status,omitempty"`
-	New    string       `json:"new_status,omitempty"`
-	Reason string       `json:"reason,omitempty"`
+	Kind    EventKind     `json:"type"`
+	At      time.Time     `json:"timestamp"`
+	Path    path.ID       `json:"path_id,omitempty"`
+	Uplink  string        `json:"uplink,omitempty"`
+	Old     string        `json:"old_status,omitempty"`
+	New     string        `json:"new_status,omitempty"`
+	Reason  string        `json:"reason,omitempty"`
 	Metrics *path.Metrics `json:"metrics,omitempty"`
-	Flow   *FlowStatus  `json:"flow,omitempty"`
-	Change string       `json:"change,omitempty"` // of a flow: started, moved, rejudged, ended
-	Rev    uint64       `json:"revision,omitempty"`
+	Flow    *FlowStatus   `json:"flow,omitempty"`
+	Change  string        `json:"change,omitempty"` // of a flow: started, moved, rejudged, ended
+	Rev     uint64        `json:"revision,omitempty"`
 }

@@ -100,6 +100,15 @@ func (p *Peer) String() string { return p.wg.String() }
 // TxPackets is PeerCounters.TxPackets.
 func (p *Peer) TxPackets() uint64 { return p.count.txPackets.Load() }
 
+// Ready reports whether a session with the peer is known to exist: a packet
+// sent now does not wait for a handshake.
+func (p *Peer) Ready() bool {
+	q := p.t.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return p.flight.open
+}
+
 // Counters reads the peer's counters.
 func (p *Peer) Counters() PeerCounters {
 	c := &p.count
