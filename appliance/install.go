@@ -70,6 +70,10 @@ func installConfig(file, dataDir string) (*configs.Revision, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The node, which may be another user, passes through to its own directory.
+	if err := os.MkdirAll(dataDir, 0o711); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
 	store, key, err := openRevisions(cfg, dataDir)
 	if err != nil {
 		return nil, err

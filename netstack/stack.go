@@ -211,13 +211,23 @@ func (n *neighbours) attach(mac [6]byte, mtu int, addresses []netip.Prefix) erro
 	if err := h.stack.CreateNIC(n.nic, ethernet.New(link)); err != nil {
 		return fmt.Errorf("neighbour NIC: %s", err)
 	}
+	// gVisor answers a neighbour solicitation only if the way back is routed
+	// through the NIC that it came by.
+	h.route(netip.MustParsePrefix("fe80::/10"), n.nic)
 	for _, a := range addresses {
 		if err := h.addAddress(n.nic, a.Addr(), a.Bits()); err != nil {
 			return err
 		}
+		h.route(a.Masked(), n.nic)
 	}
 	n.link = link
 	return nil
+}
+
+// route adds a route of the host's own traffic, before the default routes.
+func (h *stackHost) route(p netip.Prefix, nic tcpip.NICID) {
+	subnet := tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(p.Addr().AsSlice()), PrefixLen: p.Bits()}.Subnet()
+	h.stack.SetRouteTable(append([]tcpip.Route{{Destination: subnet, NIC: nic}}, h.stack.GetRouteTable()...))
 }
 
 // frame takes an Ethernet frame that is the port's control traffic: ARP, NDP.
@@ -293,5 +303,6 @@ func (n *neighbours) close() {
 	}
 	n.host.mu.Lock()
 	defer n.host.mu.Unlock()
+	n.host.stack.RemoveRoutes(func(r tcpip.Route) bool { return r.NIC == n.nic })
 	n.host.stack.RemoveNIC(n.nic)
 }
