@@ -120,6 +120,7 @@ func (e *Engine) judgeNew(s *snapshot, r *run, in *packet.Info, now int64, egres
 		d.verdict = Forward
 	}
 	d.class = s.classes.Match(&k, in.TOS)
+	s.hit(&k, &answer, egress, ingress)
 	if r.flow == nil {
 		r.flow, _ = e.flows.Insert(&k, now, 0, in.Flags)
 		r.forward = r.flow.Forward(&in.Key)

@@ -56,6 +56,7 @@ type snapshot struct {
 	// source answers ICMP errors toward the WAN: the first LAN address of each
 	// family, else the overlay address.
 	source4, source6 netip.Addr
+	hits             []*policyHits // by PolicyRef
 	// bands is the queue of the tunnel that each class goes to.
 	bands []uint8
 }
