@@ -133,8 +133,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, p := range e.ports {
 		e.startPort(p)
 	}
-	for _, u := range e.tunnels {
-		e.startTunnel(u)
+	for id, u := range e.tunnels {
+		e.startTunnel(id, u)
 	}
 	e.mu.Unlock()
 	group.Go(func() error { return e.prober.run(ctx) })
@@ -229,7 +229,7 @@ func (e *Engine) apply(rev uint64, cfg *configs.Config, rules *policy.Ruleset) e
 	}
 	for id, u := range tunnels {
 		if oldTunnels[id] == nil {
-			e.startTunnel(u)
+			e.startTunnel(id, u)
 		}
 	}
 	for id, p := range oldPorts {
