@@ -165,7 +165,7 @@ func (n Node) keyText() (string, bool) {
 		if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
 			return "", false
 		}
-		return strconv.FormatFloat(f, 'g', -1, 64), true
+		return strconv.FormatFloat(f, 'g', -1, 32), true // as the API server's reader has it
 	}
 	return n.Text(), true
 }
