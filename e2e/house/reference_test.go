@@ -298,7 +298,7 @@ func keyComments(text string) map[string]string {
 		at := strings.Join(keys, ".")
 		place = ""
 		if meaning := strings.TrimSpace(strings.Join(append(above, m[6]), " ")); all[at] == "" && meaning != "" {
-			if value := strings.TrimSpace(m[4]); value != "" {
+			if value := strings.TrimSpace(m[4]); slices.Contains(showDefaults, keys[0]) {
 				meaning = bareDefault.ReplaceAllString(meaning, "(default `"+value+"`$1")
 			}
 			all[at], place = meaning, at
@@ -307,6 +307,9 @@ func keyComments(text string) map[string]string {
 	}
 	return all
 }
+
+// showDefaults are the parts of the reference whose values are the defaults.
+var showDefaults = []string{"data_dir", "probe", "flows"}
 
 // bareDefault says that the value shown is the default.
 var bareDefault = regexp.MustCompile(`\(default([,)])`)
