@@ -40,12 +40,13 @@ type EdgeOptions struct {
 	Logger  *slog.Logger
 	Prepare func(*configs.Config) error
 	Batch   int
+	Flows   configs.Flows
 }
 
 // NewEdge builds an edge; it touches nothing yet.
 func NewEdge(o EdgeOptions) (*Edge, error) {
 	e := &Edge{store: o.Store, log: o.Logger, prepare: o.Prepare, telemetry: newTelemetry(telemetryRing)}
-	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch})
+	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows})
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +142,9 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
+	if err := shed(); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
 	l, err := inheritedListener(3)
 	if err != nil {
 		return err
@@ -165,8 +169,16 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 	if damage != nil {
 		log.Warn("a kept revision is damaged", "site", site, "err", damage)
 	}
+	rev := store.Current()
+	if rev == nil {
+		return netstack.ErrNoConfiguration
+	}
+	cfg, err := rev.Config()
+	if err != nil {
+		return err
+	}
 	m := &machine{broker: broker}
-	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare})
+	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, Flows: cfg.Flows})
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,20 @@ func multicast(a *packet.Addr) bool {
 	return a[0] == 0xff
 }
 
+// admit decides about a packet to the appliance itself. Echo and errors are for
+// everybody. The overlay address, where the agent listens, is for the other
+// appliances only; a LAN address is for our own LAN.
+func (s *snapshot) admit(d *decision, in *packet.Info, fromWAN bool) {
+	icmp := in.Key.Proto == packet.ICMP || in.Key.Proto == packet.ICMPv6
+	overlay := packet.AddrFrom(s.sites[s.self].overlay)
+	switch {
+	case icmp, in.Key.Dst == overlay && fromWAN && s.appliances[in.Key.Src], in.Key.Dst != overlay && !fromWAN:
+		d.verdict = Deliver
+	default:
+		d.drop(Denied)
+	}
+}
+
 // deliver gives the appliance's own host a packet from a tunnel.
 func (e *Engine) deliver(d Direction, b []byte) {
 	if !e.host.deliver(b) {

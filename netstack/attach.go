@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -107,7 +108,17 @@ func (e *Engine) startPort(p *portState) {
 	}
 	ctx, cancel := context.WithCancel(e.ctx())
 	p.cancel = cancel
-	e.tasks.Go(func() error { return e.readPort(ctx, p) })
+	e.tasks.Go(func() error {
+		if err := e.readPort(ctx, p); err != nil {
+			e.log.Error("lan port failed and is opened anew", "err", err)
+			e.revive(e.ctx(), func() bool {
+				p.close()
+				maps.DeleteFunc(e.ports, func(_ string, have *portState) bool { return have == p })
+				return true
+			})
+		}
+		return nil
+	})
 	if p.neighbours != nil {
 		w := p.port.(framePort)
 		e.tasks.Go(func() error {
@@ -201,8 +212,12 @@ func (e *Engine) buildTunnel(want *configs.Uplink) (*uplinkState, error) {
 // underlay may be IPv6, so we allow for its 40 bytes.
 const wireguardOverhead = 40 + 8 + 16 + 16
 
-// startTunnel starts a tunnel's device, if the engine runs.
-func (e *Engine) startTunnel(u *uplinkState) {
+// reviveAfter is how long what broke is left alone before it is built anew.
+const reviveAfter = time.Second
+
+// startTunnel starts a tunnel's device, if the engine runs. One that fails (its
+// port is taken, say) is built anew after a while: the other uplinks go on.
+func (e *Engine) startTunnel(id string, u *uplinkState) {
 	if e.tasks == nil {
 		return
 	}
@@ -212,8 +227,46 @@ func (e *Engine) startTunnel(u *uplinkState) {
 		if u.retired.Load() || ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("uplink %s: %w", u.config.Name, err)
+		e.log.Error("uplink failed and is built anew", "uplink", u.config.Name, "err", err)
+		e.revive(ctx, func() bool {
+			if e.tunnels[id] != u {
+				return false
+			}
+			old := e.tunnels
+			e.tunnels = maps.Clone(old)
+			delete(e.tunnels, id)
+			e.retireTunnels(old)
+			return true
+		})
+		return nil
 	})
+}
+
+// revive forgets what broke, and applies the running configuration again
+// until that works. forget runs under e.mu; it answers false if there is
+// nothing to do any more.
+func (e *Engine) revive(ctx context.Context, forget func() bool) {
+	wait := time.NewTicker(reviveAfter)
+	defer wait.Stop()
+	for first := true; ; first = false {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		e.mu.Lock()
+		s := e.snapshot.Load()
+		if first && !forget() {
+			e.mu.Unlock()
+			return
+		}
+		err := e.apply(s.rev, s.config, s.rules)
+		e.mu.Unlock()
+		if err == nil {
+			return
+		}
+		e.log.Error("still broken", "rev", s.rev, "err", err)
+	}
 }
 
 // connect reconciles the peers of all tunnels with the configuration: paths to

@@ -46,8 +46,9 @@ type Options struct {
 	// Sink takes events, flow events and samples. It is called from the packet
 	// path and must neither block nor keep borrowed memory.
 	Sink func(Event)
-	// MaxFlows bounds the flow table; 0 means the configuration's or 100,000.
-	MaxFlows int
+	// Flows bounds the flow table. It holds for the engine's life: a change of
+	// the configuration's takes effect when the edge starts again.
+	Flows configs.Flows
 	// BatchSize is how many packets move together; 0 means 128.
 	BatchSize int
 }
@@ -74,6 +75,7 @@ type Engine struct {
 	answers   answerLimit
 	scratch   sync.Pool // *inbound
 	steerMu   sync.Mutex
+	history   history
 
 	mu      sync.Mutex              // serialises Apply; guards what follows
 	tunnels map[string]*uplinkState // by identity
@@ -104,7 +106,9 @@ func New(o Options) (*Engine, error) {
 	if e.batch == 0 {
 		e.batch = 128
 	}
-	e.flows = flow.New(flow.Options{Max: o.MaxFlows, Sink: e.flowEvent})
+	e.flows = flow.New(flow.Options{
+		Max: o.Flows.Max, TCPIdle: time.Duration(o.Flows.TCPIdle), UDPIdle: time.Duration(o.Flows.UDPIdle), Sink: e.flowEvent,
+	})
 	for d := range e.fragments {
 		e.fragments[d] = flow.NewFragments(0)
 	}
@@ -129,8 +133,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, p := range e.ports {
 		e.startPort(p)
 	}
-	for _, u := range e.tunnels {
-		e.startTunnel(u)
+	for id, u := range e.tunnels {
+		e.startTunnel(id, u)
 	}
 	e.mu.Unlock()
 	group.Go(func() error { return e.prober.run(ctx) })
@@ -210,9 +214,11 @@ func (e *Engine) apply(rev uint64, cfg *configs.Config, rules *policy.Ruleset) e
 	}
 	next := newSnapshot(cfg, rev, ports, devices, classes, rules)
 	next.version = 1
+	var hits []*policyHits
 	if old := e.snapshot.Load(); old != nil {
-		next.version = old.version + 1
+		next.version, hits = old.version+1, old.hits
 	}
+	next.hits = newHits(rules, hits)
 	paths := slices.Clone(e.paths)
 	e.prober.reconfigure(next, paths)
 	e.pathList.Store(&paths)
@@ -223,7 +229,7 @@ func (e *Engine) apply(rev uint64, cfg *configs.Config, rules *policy.Ruleset) e
 	}
 	for id, u := range tunnels {
 		if oldTunnels[id] == nil {
-			e.startTunnel(u)
+			e.startTunnel(id, u)
 		}
 	}
 	for id, p := range oldPorts {

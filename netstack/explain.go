@@ -3,8 +3,8 @@ package netstack
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
-	"patronus/netstack/flow"
 	"patronus/netstack/packet"
 	"patronus/netstack/path"
 	"patronus/netstack/policy"
@@ -17,6 +17,8 @@ type Question struct {
 	Port     uint16     `json:"port"`
 	Protocol string     `json:"protocol"` // TCP, UDP, SCTP, ICMP; default TCP
 	DSCP     uint8      `json:"dscp,omitempty"`
+	// At asks about a flow of the past; the zero time is now.
+	At time.Time `json:"at,omitzero"`
 }
 
 // Explanation says what becomes of a packet and why, by the same code that
@@ -36,8 +38,8 @@ type Explanation struct {
 	Winner          path.ID           `json:"winner,omitempty"`
 	Why             string            `json:"why,omitempty"`
 	MTU             int               `json:"mtu,omitempty"`
-	// Flow is the live flow of this conversation, if there is one, with the
-	// decision that it was admitted under.
+	// Flow is the flow of this conversation at that time, if there was one, with
+	// the decision that it was treated under: what was true then.
 	Flow *FlowStatus `json:"flow,omitempty"`
 }
 
@@ -79,7 +81,7 @@ func (e *Engine) Explain(q Question) (*Explanation, error) {
 		x.Verdict, x.Reason = "drop", Denied.String()+" at the other site"
 	}
 	e.explainRoute(s, x, to, toOK, class, &k)
-	e.explainFlow(s, x, &k)
+	e.explainFlow(s, x, &q)
 	return x, nil
 }
 
@@ -113,18 +115,23 @@ func (e *Engine) explainRoute(s *snapshot, x *Explanation, to route, ok bool, cl
 	}
 }
 
-// explainFlow finds a live flow between the two ends: a question has no source
-// port.
-func (e *Engine) explainFlow(s *snapshot, x *Explanation, k *packet.Key) {
-	var newest flow.View
-	found := false
+// explainFlow finds the conversation's flow, live or remembered: a question has
+// no source port.
+func (e *Engine) explainFlow(s *snapshot, x *Explanation, q *Question) {
+	found, ok := e.history.find(q.From, q.To, q.Protocol, q.Port, q.At)
+	if q.At.IsZero() {
+		ok = false // a question about now is about live flows
+	}
 	for v := range e.flows.All() {
-		if v.Key.Src == k.Src && v.Key.Dst == k.Dst && v.Key.Proto == k.Proto && v.Key.DstPort == k.DstPort && (!found || v.Seen > newest.Seen) {
-			newest, found = v, true
+		if v.Key.Dst.Netip() != q.To && v.Key.Dst.Netip() != q.From {
+			continue
+		}
+		f := e.flowStatus(s, &v)
+		if f.matches(q.From, q.To, q.Protocol, q.Port) && f.aliveAt(q.At) && (!ok || f.Seen.After(found.Seen)) {
+			found, ok = f, true
 		}
 	}
-	if found {
-		f := e.flowStatus(s, &newest)
-		x.Flow = &f
+	if ok {
+		x.Flow = &found
 	}
 }

@@ -146,19 +146,17 @@ func (e *Engine) decideFromWAN(i *inbound, in *packet.Info, b []byte, now int64)
 		d.reject(NoRoute)
 		return
 	case to.kind == routeHost:
-		d.verdict = Deliver
+		s.admit(d, in, true)
 		return
 	}
 	d.to = to
 	fromDevice := i.from == nil
 	e.judge(s, &i.run, in, b, now, fromDevice, to.kind == routeLAN || to.kind == routeDevice)
-	if d.verdict == Forward && to.kind == routeSite {
-		if !fromDevice && to.site == uint16(i.from.site.Load()) {
-			d.drop(NoRoute) // back where it came from: a loop
-			return
-		}
-		e.steer(s, &i.run, in)
+	if !fromDevice && to.kind == routeSite && to.site == uint16(i.from.site.Load()) {
+		d.drop(NoRoute) // back where it came from: a loop
+		return
 	}
+	e.settle(s, &i.run)
 }
 
 // belongs reports whether packets with a source that routes to r may come from

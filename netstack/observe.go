@@ -29,6 +29,7 @@ func (e *Engine) Status() Status {
 		return st
 	}
 	st.Fabric, st.Site, st.Revision, st.Overlay = s.config.Fabric, s.config.Site, s.rev, s.sites[s.self].overlay
+	st.Policies = s.policyHits()
 	for i := range s.ports {
 		st.Ports = append(st.Ports, portStatus(&s.ports[i]))
 	}
@@ -149,6 +150,7 @@ func (e *Engine) flowEvent(ev flow.Event) {
 	out := Event{Kind: FlowRecord, At: time.Now(), Flow: &f, Change: ev.Kind.String(), Path: f.Path}
 	if ev.Kind == flow.Ended {
 		out.Reason = ev.End.String()
+		e.history.add(&f)
 	}
 	if f.Status == "blocked" && (ev.Kind == flow.Started || ev.Kind == flow.Rejudged) {
 		out.Kind = PolicyBlock

@@ -111,19 +111,18 @@ func (e *Engine) decideFromLAN(o *outbound, in *packet.Info, b []byte, now int64
 	case !ok || to.kind == routeUnreachable:
 		d.reject(NoRoute)
 		return
-	case to.kind == routeHost:
-		d.verdict = Deliver
-		return
 	}
-	if from, ok := s.lookup(&in.Key.Src); !ok || (from.kind != routeLAN && from.kind != routeHost) {
+	if from, ok := s.lookup(&in.Key.Src); !ok || from.kind != routeLAN {
 		d.drop(Spoofed)
 		return
 	}
 	d.to = to
-	e.judge(s, &o.run, in, b, now, true, to.kind == routeLAN || to.kind == routeDevice)
-	if d.verdict == Forward && to.kind == routeSite {
-		e.steer(s, &o.run, in)
+	if to.kind == routeHost {
+		s.admit(d, in, false)
+		return
 	}
+	e.judge(s, &o.run, in, b, now, true, to.kind == routeLAN || to.kind == routeDevice)
+	e.settle(s, &o.run)
 }
 
 // forward sends an admitted packet on: into a tunnel, to a device, or to

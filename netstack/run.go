@@ -30,6 +30,7 @@ type run struct {
 	decision decision
 	flow     *flow.Flow
 	forward  bool
+	fresh    bool // judged just now, and not bound yet
 	packets  int
 	bytes    int
 	flags    uint8
@@ -38,7 +39,7 @@ type run struct {
 // same reports whether a packet goes on the current run. TCP packets that
 // change a connection's state end it, so that the flow is asked again.
 func (r *run) same(in *packet.Info) bool {
-	return r.live && in.Key == r.key && in.TOS == r.tos &&
+	return r.live && flow.Same(&in.Key, &r.key) && in.TOS == r.tos &&
 		(in.Flags|r.flags)&(packet.FlagSYN|packet.FlagRST|packet.FlagFIN) == 0 &&
 		in.Key.Proto != packet.ICMP && in.Key.Proto != packet.ICMPv6
 }
@@ -120,33 +121,32 @@ func (e *Engine) judgeNew(s *snapshot, r *run, in *packet.Info, now int64, egres
 		d.verdict = Forward
 	}
 	d.class = s.classes.Match(&k, in.TOS)
+	s.hit(&k, &answer, egress, ingress)
 	if r.flow == nil {
 		r.flow, _ = e.flows.Insert(&k, now, 0, in.Flags)
 		r.forward = r.flow.Forward(&in.Key)
 		r.packets-- // the table has counted the first one
 	}
 	r.flow.SetRecord(e.record(s, &k, &answer, d.class))
-	steer := uint32(0)
-	if d.verdict != Forward {
-		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), flow.NoPath, steer))
-	} else {
-		// Steering binds the flow; until then it has no path. Generation 0 is
-		// never current.
-		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), boundPath(r.flow), steer))
+	r.fresh = true
+}
+
+// settle finishes a decision: it chooses the path if one is needed, and binds
+// the flow to all that was decided, at once, so that it starts only once.
+func (e *Engine) settle(s *snapshot, r *run) {
+	d := &r.decision
+	if d.verdict == Forward && d.to.kind == routeSite {
+		e.steer(s, r)
+		return
+	}
+	if r.fresh {
+		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), flow.NoPath, 0))
 	}
 }
 
 // verdictOf is the verdict that a binding holds. Bindings keep it plus one: 0
 // is no binding.
 func verdictOf(b flow.Binding) Verdict { return Verdict(b.Verdict() - 1) }
-
-// boundPath is the path that a flow has, for a binding that keeps it.
-func boundPath(f *flow.Flow) uint16 {
-	if b := f.Binding(); b != 0 {
-		return b.Path()
-	}
-	return flow.NoPath
-}
 
 // adopting reports whether conversations may still be picked up midstream.
 func (e *Engine) adopting(s *snapshot, now int64) bool {
@@ -194,38 +194,42 @@ func (e *Engine) record(s *snapshot, k *packet.Key, answer *policy.Decision, cla
 }
 
 // steer chooses the path of a run that goes to another site.
-func (e *Engine) steer(s *snapshot, r *run, in *packet.Info) {
+func (e *Engine) steer(s *snapshot, r *run) {
 	d := &r.decision
 	st := e.steering.Load()
 	f := r.flow
 	if f == nil { // an ICMP error
-		d.path, _ = st.choose(d.to.site, d.class, 0, nil)
-		if d.path == nil {
+		if d.path, _ = st.choose(d.to.site, d.class, 0, nil); d.path == nil {
 			d.reject(NoPath)
 		}
 		return
 	}
+	// At a hub both directions of a flow go into tunnels. It is bound to the
+	// path of its first direction; the other one is balanced by the same hash,
+	// which keeps it in place while nothing changes.
+	bound := r.forward || !e.transit(s, &r.key)
 	binding := f.Binding()
-	if r.forward || !e.transit(s, &in.Key) {
-		if binding.Current(s.version, st.generation) {
-			if d.path = st.path(binding.Path()); d.path != nil {
-				return
-			}
+	if bound && binding.Current(s.version, st.generation) {
+		if d.path = st.path(binding.Path()); d.path != nil {
+			return
 		}
 	}
-	current := st.path(binding.Path())
+	var current *pathState
+	if bound && binding != 0 {
+		current = st.path(binding.Path())
+	}
 	var why path.Why
-	d.path, why = st.choose(d.to.site, d.class, f.Hash(), current)
-	if d.path == nil {
+	if d.path, why = st.choose(d.to.site, d.class, f.Hash(), current); d.path == nil {
 		d.reject(NoPath)
 		return
 	}
-	if r.forward || !e.transit(s, &in.Key) {
-		if d.path != current {
-			f.SetRecord(st.explain(f.Record(), d.to.site, d.class, d.path, why))
-		}
-		f.Bind(flow.NewBinding(s.version, uint8(Forward)+1, uint8(d.class), d.path.index, st.generation))
+	if !bound {
+		return
 	}
+	if d.path != current {
+		f.SetRecord(st.explain(f.Record(), d.to.site, d.class, d.path, why))
+	}
+	f.Bind(flow.NewBinding(s.version, uint8(Forward)+1, uint8(d.class), d.path.index, st.generation))
 }
 
 // transit reports whether a packet comes from another site: at a hub both

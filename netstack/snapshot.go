@@ -56,6 +56,8 @@ type snapshot struct {
 	// source answers ICMP errors toward the WAN: the first LAN address of each
 	// family, else the overlay address.
 	source4, source6 netip.Addr
+	hits             []*policyHits        // by PolicyRef
+	appliances       map[packet.Addr]bool // the other sites' overlay addresses
 	// bands is the queue of the tunnel that each class goes to.
 	bands []uint8
 }
@@ -78,7 +80,7 @@ func (s *snapshot) reachedVia(site, peer uint16) bool {
 // newSnapshot compiles what a configuration says about routes. Ports and
 // devices have been opened by the caller.
 func newSnapshot(cfg *configs.Config, rev uint64, ports []attachedPort, devices []*deviceState, classes *path.Classes, rules *policy.Ruleset) *snapshot {
-	s := &snapshot{config: cfg, rev: rev, ports: ports, devices: devices, classes: classes, rules: rules}
+	s := &snapshot{config: cfg, rev: rev, ports: ports, devices: devices, classes: classes, rules: rules, appliances: map[packet.Addr]bool{}}
 	for id := range classes.Len() {
 		band := tunnel.Rest
 		if classes.Name(path.ClassID(id)) == path.VoiceClass {
@@ -112,6 +114,7 @@ func (s *snapshot) routeSites(index map[string]uint16) {
 		for _, next := range s.config.NextSites(s.sites[i].name) {
 			s.sites[i].via = append(s.sites[i].via, index[next.Name])
 		}
+		s.appliances[packet.AddrFrom(s.sites[i].overlay)] = true
 		r := route{kind: routeSite, site: uint16(i)}
 		for _, p := range s.config.Sites[i].Prefixes {
 			s.routes.Insert(p, r)

@@ -22,6 +22,7 @@ type Status struct {
 	Devices  []DeviceStatus `json:"devices,omitempty"`
 	Paths    []PathStatus   `json:"paths"`
 	Flows    FlowsStatus    `json:"flows"`
+	Policies []PolicyHits   `json:"policies,omitempty"`
 	Counters Counters       `json:"counters"`
 	// Malformed says what was wrong with malformed packets.
 	Malformed map[string]uint64 `json:"malformed,omitempty"`

@@ -192,6 +192,13 @@ func writeStatus(t *tabwriter.Writer, s *netstack.Status) {
 	for _, u := range s.Uplinks {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", u.Name, yesNo(u.Carrier), u.PublicKey)
 	}
+	if len(s.Policies) > 0 {
+		fmt.Fprintln(t)
+		fmt.Fprintln(t, "POLICY\tMODE\tALLOWED FLOWS\tDENIED FLOWS\tSTAGED WOULD CHANGE")
+		for _, p := range s.Policies {
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\n", p.Policy, p.Mode, p.Allowed, p.Denied, p.Staged)
+		}
+	}
 	fmt.Fprintln(t)
 	fmt.Fprintln(t, "LAN PORT\tKIND\tRECEIVED\tSENT\tDROPPED")
 	for _, p := range s.Ports {

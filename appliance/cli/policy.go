@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"patronus/netstack"
 	"patronus/netstack/policy"
@@ -77,6 +78,7 @@ type explainCmd struct {
 	From string `arg:"" help:"Source address."`
 	To   string `arg:"" help:"Destination: ADDRESS:PORT/PROTOCOL, such as 10.2.1.3:443/tcp or [fd00::1]:53/udp; ADDRESS alone asks for ICMP."`
 	DSCP uint8  `name:"dscp" help:"DSCP of the packet, 0 to 63."`
+	At   string `help:"Explain the flow that was alive at this time (RFC 3339, or 15:04:05 of today)." placeholder:"TIME"`
 }
 
 // Run implements kong's command.
@@ -86,6 +88,11 @@ func (c *explainCmd) Run(ctx context.Context, env *Env) error {
 		return fmt.Errorf("%w: %w", ErrUsage, err)
 	}
 	q.DSCP = c.DSCP
+	if c.At != "" {
+		if q.At, err = parseTime(c.At, time.Now()); err != nil {
+			return fmt.Errorf("%w: %w", ErrUsage, err)
+		}
+	}
 	x, err := c.client().Explain(ctx, q)
 	if err != nil {
 		return notRunning(err, c.DataDir)
@@ -116,6 +123,19 @@ func parseQuestion(from, to string) (netstack.Question, error) {
 	q.To, q.Port = ap.Addr(), ap.Port()
 	q.Protocol = strings.ToUpper(q.Protocol)
 	return q, nil
+}
+
+// parseTime reads an instant, or a time of today.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	t, err := time.ParseInLocation("15:04:05", s, now.Location())
+	if err != nil {
+		return t, fmt.Errorf("time %q is neither RFC 3339 nor 15:04:05", s)
+	}
+	y, m, d := now.Date()
+	return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
 }
 
 func writeExplanation(t *tabwriter.Writer, x *netstack.Explanation) {
@@ -154,7 +174,7 @@ func writeExplanation(t *tabwriter.Writer, x *netstack.Explanation) {
 		fmt.Fprintf(t, "mtu\t%d\n", x.MTU)
 	}
 	if x.Flow != nil {
-		fmt.Fprintf(t, "live flow\t%s, %s, path %s\n", x.Flow.ID, x.Flow.Status, dash(string(x.Flow.Path)))
+		fmt.Fprintf(t, "flow\t%s, %s, path %s\n", x.Flow.ID, x.Flow.Status, dash(string(x.Flow.Path)))
 		if d := x.Flow.Decision; d != nil {
 			fmt.Fprintf(t, "\tdecided %s by %s rule %d (%s), class %s\n", d.At.Format("2006-01-02 15:04:05"), dash(d.Policy), d.Rule, d.Reason, d.Class)
 		}
