@@ -286,6 +286,9 @@ func (v *labView) draw(r *lab.Report) {
 				percent(m.LossOut), percent(m.LossIn), score(p.Scores), mbps(m.Tx), mbps(m.Rx), p.Why)
 		}
 	}
+	if rows > maxRows {
+		fmt.Fprintf(t, "and %d more; --json has them all\n", rows-maxRows)
+	}
 	fmt.Fprintln(t, "\nTRAFFIC\tCALL DELAY\tCALL LOSS\tLONGEST GAP\tTRANSFER")
 	for _, c := range r.Calls[:min(len(r.Calls), maxRows)] {
 		fmt.Fprintf(t, "%s to %s\t%.1f ms\t%.2f%%\t%.0f ms\t%.2f Mb/s\n", c.From, c.To, c.LatencyMS, c.LossPct, c.OutageMS, c.BulkMbps)

@@ -16,6 +16,7 @@ import (
 	"patronus/configs"
 	"patronus/e2e/vnet"
 	"patronus/netstack/lan"
+	"patronus/netstack/path"
 	"patronus/netstack/tunnel"
 )
 
@@ -159,6 +160,7 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 			Name: "lan0", Kind: configs.LANCable,
 			Addresses: []netip.Prefix{netip.PrefixFrom(gateway4, 24), netip.PrefixFrom(gateway6, 64)},
 		}},
+		Classes: voiceByPort(),
 	}
 	if o.Change != nil {
 		o.Change(&cfg)
@@ -191,6 +193,18 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 	}
 	s.Client = appliance.NewEdgeClientFunc(s.socket.Dial)
 	return s, s.Edge.ApplyConfig(1, checked)
+}
+
+// voiceByPort is the built-in voice class, chosen by the port of the lab's calls
+// as well as by DSCP.
+func voiceByPort() []configs.Class {
+	for _, c := range path.BuiltinClasses() {
+		if c.Name == path.VoiceClass {
+			c.Match = append(c.Match, configs.Match{Protocol: "udp", Ports: []configs.PortRange{{First: voicePort, Last: voicePort}}})
+			return []configs.Class{c}
+		}
+	}
+	return nil
 }
 
 // labBatch is small: a lab of many sites would else hold more buffers than

@@ -23,8 +23,9 @@ const (
 	stagedPackets = 8
 	// stagedTotal bounds the same over all peers.
 	stagedTotal = 512
-	// sessionWait is how long a packet waits for a session.
-	sessionWait = 5 * time.Second
+	// sessionWait is how long a packet waits for a session: for longer than it
+	// takes the device to repeat an initiation that was lost (5 to 5.3 s).
+	sessionWait = 7 * time.Second
 	// stallAfter: a peer whose packets went into the device and did not come
 	// out for this long has no session any more.
 	stallAfter = time.Second
@@ -90,6 +91,7 @@ type flight struct {
 	shutAt  int64 // wall clock ns since when it is not open
 	movedAt int64 // Options.Now when packets last came out, or first went in
 	blocked bool
+	noted   bool // in queue.blocked
 	removed bool
 }
 
@@ -260,7 +262,10 @@ func (q *queue) block(p *Peer) {
 		return
 	}
 	p.flight.blocked = true
-	q.blocked = append(q.blocked, p)
+	if !p.flight.noted {
+		p.flight.noted = true
+		q.blocked = append(q.blocked, p)
+	}
 	notify(q.attention)
 }
 

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -153,6 +154,7 @@ func TestPeerComesAlive(t *testing.T) {
 				time.Sleep(tc.quiet)
 				start := time.Now()
 				b.run(t)
+				synctest.Wait()
 				talk(tc.within + time.Second)
 				if got.n() == 0 || got.first().Sub(start) > tc.within {
 					t.Fatalf("%d packets after %v", got.n(), got.first().Sub(start))
@@ -230,6 +232,48 @@ func TestRestart(t *testing.T) {
 			t.Error("the packet did not arrive 0.1 s after the restart")
 		}
 	})
+}
+
+// TestCollision lets two initiations cross on their way.
+func TestCollision(t *testing.T) {
+	for range 10 {
+		synctest.Test(t, func(t *testing.T) {
+			var got arrivals
+			a, b, ma, mb := memoryPair(t, &got, &got, nil)
+			if err := b.SetEndpoint(b.peer, ma.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			var mu sync.Mutex
+			var held [][]byte
+			hold := func(d []byte) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				held = append(held, slices.Clone(d))
+				return false
+			}
+			ma.Filter(hold)
+			mb.Filter(hold)
+			a.run(t)
+			b.run(t)
+			synctest.Wait()
+			a.Send(a.peer, buffer(udpPacket(100, 0)), Rest)
+			synctest.Wait()
+			b.Send(b.peer, buffer(udpPacket(100, 0)), Rest)
+			synctest.Wait()
+			ma.Filter(nil)
+			mb.Filter(nil)
+			mb.Inject(held[0])
+			ma.Inject(held[1])
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if got.n() != 2 {
+				t.Errorf("%d of 2 packets arrived", got.n())
+			}
+			if n := a.Counters().Collided + b.Counters().Collided; n != 1 {
+				t.Errorf("%d initiations were put back, want 1", n)
+			}
+		})
+	}
 }
 
 func TestRoaming(t *testing.T) {
