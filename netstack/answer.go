@@ -135,7 +135,7 @@ func (e *Engine) fromHost(p []byte) {
 	}
 	switch to.kind {
 	case routeLAN:
-		o := newOutlet(1)
+		o := newOutlet(ToWAN, 1)
 		o.own(b, to)
 		o.write(e, s)
 	case routeSite:
