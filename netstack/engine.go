@@ -277,5 +277,15 @@ func hostAddresses(cfg *configs.Config) []netip.Addr {
 	return slices.SortedFunc(maps.Keys(set), netip.Addr.Compare)
 }
 
-// Reevaluate forgets a flow, so that its next packet is judged anew.
-func (e *Engine) Reevaluate(k packet.Key) bool { return e.flows.Remove(&k) }
+// Reevaluate has a live flow judged anew at its next packet. It reports false
+// if there is no such flow.
+func (e *Engine) Reevaluate(k packet.Key) bool {
+	f, _ := e.flows.Lookup(&k)
+	if f == nil {
+		return false
+	}
+	if b := f.Binding(); b != 0 {
+		f.Bind(flow.NewBinding(b.Rules()-1, b.Verdict(), b.Class(), b.Path(), b.Steer()))
+	}
+	return true
+}
