@@ -229,7 +229,7 @@ func (e *Engine) record(s *snapshot, k *packet.Key, answer *policy.Decision, cla
 // steer chooses the path of a run that goes to another site.
 func (e *Engine) steer(s *snapshot, r *run) {
 	d := &r.decision
-	st := e.steering.Load()
+	st := s.steering.Load()
 	f := r.flow
 	if f == nil { // an ICMP error
 		if d.path, _ = st.choose(d.to.site, d.class, 0, nil); d.path == nil {
