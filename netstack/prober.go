@@ -161,7 +161,7 @@ func (p *prober) carried(ps *pathState, traffic int64) {
 		return
 	}
 	for _, other := range *p.engine.pathList.Load() {
-		if other == nil || other == ps || other.site.Load() != ps.site.Load() {
+		if other == nil || other == ps || other.site != ps.site {
 			continue
 		}
 		other.mu.Lock()
@@ -346,7 +346,7 @@ func (p *prober) heard(from *pathState, n probe.Notice) {
 	e := p.engine
 	now := e.wall(e.now())
 	for _, ps := range *e.pathList.Load() {
-		if ps == nil || ps.site.Load() != from.site.Load() || netip.AddrFrom4(ps.remote) != n.Uplink {
+		if ps == nil || ps.site != from.site || netip.AddrFrom4(ps.remote) != n.Uplink {
 			continue
 		}
 		ps.mu.Lock()

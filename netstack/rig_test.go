@@ -154,7 +154,7 @@ func newRig(tb testing.TB, p *plan, cfg *configs.Config) *rig {
 	r := &rig{tb: tb, plan: p, out: map[string]*outbound{}, opener: &memory{
 		keys: p.keys, far: map[string]*recorder{}, port: map[string]lan.Port{}, fail: map[string]bool{},
 	}}
-	e, err := New(Options{Opener: r.opener, Sink: r.take, BatchSize: 32, Flows: configs.Flows{Max: 200_000}})
+	e, err := New(Options{Opener: r.opener, Sink: r.take, BatchSize: 32, Flows: configs.Flows{Max: 1 << 12}})
 	if err != nil {
 		tb.Fatal(err)
 	}
