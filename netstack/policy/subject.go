@@ -127,22 +127,34 @@ type Profile struct {
 type Profiler struct {
 	compiler *Compiler
 	programs map[string][2]*program
-	order    []int32 // policies as they are asked
+	order    []int32                // policies as they are asked
+	bySpace  map[string][]*audience // those that can have members of one namespace only
+	wide     []*audience            // the others
+	subjects map[string]Subject     // what was compiled
 }
 
 // Profiler returns a profiler for the last ruleset.
 func (c *Compiler) Profiler() *Profiler {
-	p := &Profiler{compiler: c, programs: map[string][2]*program{}}
+	p := &Profiler{compiler: c, programs: map[string][2]*program{}, bySpace: map[string][]*audience{}, subjects: map[string]Subject{}}
 	for ref, x := range c.policies {
 		if x != nil && x.Mode != configs.PolicyDisabled {
 			p.order = append(p.order, int32(ref))
 		}
 	}
 	slices.SortFunc(p.order, func(a, b int32) int { return c.policies[a].before(c.policies[b]) })
+	for _, a := range c.byID {
+		switch {
+		case a == nil:
+		case len(a.scopes) == 1 && a.scopes[0].namespace != "":
+			p.bySpace[a.scopes[0].namespace] = append(p.bySpace[a.scopes[0].namespace], a)
+		default:
+			p.wide = append(p.wide, a)
+		}
+	}
 	return p
 }
 
-// Subject compiles a profile.
+// Subject compiles a profile. Equal profiles have one subject.
 func (p *Profiler) Subject(of Profile) Subject {
 	c := p.compiler
 	space := &namespace{name: of.Namespace, labels: make(map[string]string, len(of.NamespaceLabels)+1)}
@@ -150,11 +162,17 @@ func (p *Profiler) Subject(of Profile) Subject {
 		space.labels[k] = v
 	}
 	space.labels[nameLabel] = of.Namespace
-	id := &identity{space: space, labels: of.Labels}
-	e := &entry{space: space.labels, ports: c.ports(&configs.HostEndpoint{Ports: of.Ports}), row: make(bitset, len(c.byID)/64+1)}
-	for _, a := range c.byID {
-		if a != nil && a.matches(id) {
-			e.row.set(a.id, true)
+	id := &identity{space: space, labels: of.Labels, ports: c.ports(&configs.HostEndpoint{Ports: of.Ports})}
+	key := identityKey(of.Namespace, space.labels, nil) + identityKey("", id.labels, id.ports)
+	if s, ok := p.subjects[key]; ok {
+		return s
+	}
+	e := &entry{space: space.labels, ports: id.ports, row: make(bitset, len(c.byID)/64+1)}
+	for _, list := range [2][]*audience{p.bySpace[of.Namespace], p.wide} {
+		for _, a := range list {
+			if a.matches(id) {
+				e.row.set(a.id, true)
+			}
 		}
 	}
 	for _, ref := range p.order {
@@ -163,5 +181,13 @@ func (p *Profiler) Subject(of Profile) Subject {
 		}
 	}
 	e.programs, e.staged = c.link(id.policies, p.programs)
+	p.subjects[key] = Subject{e}
 	return Subject{e}
+}
+
+// Changed reports whether a direction of a subject may be decided otherwise
+// than one of the previous ruleset of the same compiler, over the same
+// endpoints. It may be true for one that is decided the same.
+func (s Subject) Changed(d Direction, before Subject) bool {
+	return s.of().programs[d] != before.of().programs[d]
 }

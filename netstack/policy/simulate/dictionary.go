@@ -12,6 +12,7 @@ import (
 type party struct {
 	Party
 	number  uint32 // Nowhere for an address in no endpoint
+	site    uint32 // numbered, 0 is none
 	subject policy.Subject
 }
 
@@ -24,12 +25,13 @@ type dictionary struct {
 	profiler *policy.Profiler
 	parties  []*party
 	names    []string
+	sites    map[string]uint32
 	byText   map[string]*party // of lines
 	byName   map[string]uint32 // of lines
 }
 
 func newDictionary(p *policy.Profiler) *dictionary {
-	return &dictionary{profiler: p, byText: map[string]*party{}, byName: map[string]uint32{}}
+	return &dictionary{profiler: p, sites: map[string]uint32{"": 0}, byText: map[string]*party{}, byName: map[string]uint32{}}
 }
 
 func (d *dictionary) addParty(text []byte) (*party, error) {
@@ -49,6 +51,11 @@ func (d *dictionary) add(text []byte) (*party, error) {
 	out := &party{number: uint32(len(d.parties))}
 	if p != nil {
 		out.Party = *p
+	}
+	var ok bool
+	if out.site, ok = d.sites[out.Site]; !ok {
+		out.site = uint32(len(d.sites))
+		d.sites[out.Site] = out.site
 	}
 	if out.Namespace != "" {
 		out.subject = d.profiler.Subject(policy.Profile{

@@ -123,12 +123,12 @@ type tally struct {
 	records, unchanged uint64
 	first, last        int64
 	rules              map[ruleKey]*ruleTally
-	sites              map[[2]string]*Changes
+	sites              map[[2]uint32]*Changes
 	ends               [2][]Changes // by party number
 }
 
 func newTally(limit int) *tally {
-	return &tally{limit: limit, rules: map[ruleKey]*ruleTally{}, sites: map[[2]string]*Changes{}}
+	return &tally{limit: limit, rules: map[ruleKey]*ruleTally{}, sites: map[[2]uint32]*Changes{}}
 }
 
 // changed books a record that would get another verdict.
@@ -150,7 +150,7 @@ func (t *tally) changed(r *Record, d *policy.Decision, from, to *party, place in
 	if len(x.samples) < t.limit || t.limit > 0 && place < x.samples[len(x.samples)-1].place {
 		x.keep(kept{place, *r, *d, from, to}, t.limit)
 	}
-	pair := [2]string{from.Site, to.Site}
+	pair := [2]uint32{from.site, to.site}
 	s := t.sites[pair]
 	if s == nil {
 		s = new(Changes)
@@ -242,8 +242,12 @@ func (t *tally) report(d *dictionary, rules *policy.Ruleset) *Report {
 	for k, c := range byPolicy {
 		out.Policies = append(out.Policies, PolicyChanges{k.policy, k.rule, *c})
 	}
+	sites := make([]string, len(d.sites))
+	for name, i := range d.sites {
+		sites[i] = name
+	}
 	for k, c := range t.sites {
-		out.Sites = append(out.Sites, SiteChanges{k[0], k[1], *c})
+		out.Sites = append(out.Sites, SiteChanges{sites[k[0]], sites[k[1]], *c})
 	}
 	out.Labels = t.labels(d)
 	slices.SortFunc(out.Policies, func(a, b PolicyChanges) int {
