@@ -92,7 +92,12 @@ func (b *broker) open(request []byte) (*os.File, error) {
 		if open.again == nil {
 			return f, nil
 		}
-		return f, open.again(d.Spec)
+		if err := open.again(d.Spec); err == nil {
+			return f, nil
+		}
+		// What it was open on has gone, or is not what it was.
+		f.Close()
+		delete(b.held, name)
 	}
 	f, err := open.open(d.Spec)
 	if err != nil {

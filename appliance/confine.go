@@ -67,3 +67,25 @@ func allow(ruleset int, path string, access uint64) error {
 	}
 	return nil
 }
+
+// shed keeps of root's capabilities only the two that the edge may need: raw
+// sockets for a packet port, and large socket buffers and link state for the
+// uplinks. Without privileges there is nothing to shed.
+func shed() error {
+	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("no_new_privs: %w", errno)
+	}
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&head, &have[0]); err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	const keep = uint32(1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW)
+	want := [2]unix.CapUserData{{Effective: have[0].Effective & keep, Permitted: have[0].Permitted & keep}}
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&want[0])), 0)
+	runtime.KeepAlive(&want)
+	if errno != 0 {
+		return fmt.Errorf("capabilities: %w", errno)
+	}
+	return nil
+}

@@ -142,6 +142,9 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
+	if err := shed(); err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
 	l, err := inheritedListener(3)
 	if err != nil {
 		return err

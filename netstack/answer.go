@@ -68,6 +68,20 @@ func multicast(a *packet.Addr) bool {
 	return a[0] == 0xff
 }
 
+// admit decides about a packet to the appliance itself. Echo and errors are for
+// everybody. The overlay address, where the agent listens, is for the other
+// appliances only; a LAN address is for our own LAN.
+func (s *snapshot) admit(d *decision, in *packet.Info, fromWAN bool) {
+	icmp := in.Key.Proto == packet.ICMP || in.Key.Proto == packet.ICMPv6
+	overlay := packet.AddrFrom(s.sites[s.self].overlay)
+	switch {
+	case icmp, in.Key.Dst == overlay && fromWAN && s.appliances[in.Key.Src], in.Key.Dst != overlay && !fromWAN:
+		d.verdict = Deliver
+	default:
+		d.drop(Denied)
+	}
+}
+
 // deliver gives the appliance's own host a packet from a tunnel.
 func (e *Engine) deliver(d Direction, b []byte) {
 	if !e.host.deliver(b) {
@@ -121,11 +135,11 @@ func (e *Engine) fromHost(p []byte) {
 	}
 	switch to.kind {
 	case routeLAN:
-		o := newOutlet(1)
+		o := newOutlet(ToWAN, 1)
 		o.own(b, to)
 		o.write(e, s)
 	case routeSite:
-		p, _ := e.steering.Load().choose(to.site, s.classes.Default(), uint64(b.Info.Key.SrcPort), nil)
+		p, _ := s.steering.Load().choose(to.site, s.classes.Default(), uint64(b.Info.Key.SrcPort), nil)
 		if p == nil {
 			e.counters.drop(ToWAN, NoPath, 1)
 			b.Release()

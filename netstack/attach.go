@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -107,7 +108,17 @@ func (e *Engine) startPort(p *portState) {
 	}
 	ctx, cancel := context.WithCancel(e.ctx())
 	p.cancel = cancel
-	e.tasks.Go(func() error { return e.readPort(ctx, p) })
+	e.tasks.Go(func() error {
+		if err := e.readPort(ctx, p); err != nil {
+			e.log.Error("lan port failed and is opened anew", "err", err)
+			e.revive(e.ctx(), func() bool {
+				p.close()
+				maps.DeleteFunc(e.ports, func(_ string, have *portState) bool { return have == p })
+				return true
+			})
+		}
+		return nil
+	})
 	if p.neighbours != nil {
 		w := p.port.(framePort)
 		e.tasks.Go(func() error {
@@ -155,7 +166,8 @@ func uplinkIdentity(u *configs.Uplink) string {
 }
 
 // buildTunnels returns the tunnel of each of our uplinks, by reuse where the
-// identity stayed. New ones touch nothing until they are started.
+// identity stayed. New ones touch nothing until they are started, but have to
+// be closed: with an error it returns those that were built before.
 func (e *Engine) buildTunnels(cfg *configs.Config) (map[string]*uplinkState, error) {
 	all := make(map[string]*uplinkState)
 	self := cfg.Self()
@@ -168,7 +180,7 @@ func (e *Engine) buildTunnels(cfg *configs.Config) (map[string]*uplinkState, err
 		}
 		u, err := e.buildTunnel(&want)
 		if err != nil {
-			return nil, fmt.Errorf("uplink %s: %w", want.Name, err)
+			return all, fmt.Errorf("uplink %s: %w", want.Name, err)
 		}
 		all[id] = u
 	}
@@ -201,8 +213,12 @@ func (e *Engine) buildTunnel(want *configs.Uplink) (*uplinkState, error) {
 // underlay may be IPv6, so we allow for its 40 bytes.
 const wireguardOverhead = 40 + 8 + 16 + 16
 
-// startTunnel starts a tunnel's device, if the engine runs.
-func (e *Engine) startTunnel(u *uplinkState) {
+// reviveAfter is how long what broke is left alone before it is built anew.
+const reviveAfter = time.Second
+
+// startTunnel starts a tunnel's device, if the engine runs. One that fails (its
+// port is taken, say) is built anew after a while: the other uplinks go on.
+func (e *Engine) startTunnel(id string, u *uplinkState) {
 	if e.tasks == nil {
 		return
 	}
@@ -212,42 +228,104 @@ func (e *Engine) startTunnel(u *uplinkState) {
 		if u.retired.Load() || ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("uplink %s: %w", u.config.Name, err)
+		e.log.Error("uplink failed and is built anew", "uplink", u.config.Name, "err", err)
+		e.revive(ctx, func() bool {
+			if e.tunnels[id] != u {
+				return false
+			}
+			old := e.tunnels
+			e.tunnels = maps.Clone(old)
+			delete(e.tunnels, id)
+			e.retireTunnels(old)
+			return true
+		})
+		return nil
 	})
 }
 
+// revive forgets what broke, and applies the running configuration again
+// until that works. forget runs under e.mu; it answers false if there is
+// nothing to do any more.
+func (e *Engine) revive(ctx context.Context, forget func() bool) {
+	wait := time.NewTicker(reviveAfter)
+	defer wait.Stop()
+	for first := true; ; first = false {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		e.mu.Lock()
+		s := e.snapshot.Load()
+		if first && !forget() {
+			e.mu.Unlock()
+			return
+		}
+		err := e.apply(s.rev, s.config, s.rules)
+		e.mu.Unlock()
+		if err == nil {
+			return
+		}
+		e.log.Error("still broken", "rev", s.rev, "err", err)
+	}
+}
+
 // connect reconciles the peers of all tunnels with the configuration: paths to
-// the sites we have direct paths to, and devices.
+// the sites we have direct paths to, and devices. What is not wanted any more
+// goes first: its key may have another name now.
 func (e *Engine) connect(cfg *configs.Config) ([]*deviceState, error) {
 	var failed []error
-	sites := make(map[string]uint16, len(cfg.Sites))
-	for i := range cfg.Sites {
-		sites[cfg.Sites[i].Name] = uint16(i)
-	}
-	wanted := make(map[*pathState]bool)
+	wanted := make(map[path.ID]link)
 	for _, u := range e.tunnels {
 		for _, site := range cfg.Peers() {
 			for i := range site.Uplinks {
-				p, err := e.connectPath(cfg, u, site, &site.Uplinks[i])
-				if err != nil {
-					failed = append(failed, err)
-					continue
-				}
-				p.site.Store(uint32(sites[site.Name]))
-				wanted[p] = true
+				remote := &site.Uplinks[i]
+				wanted[path.NewID(cfg.Site, u.config.Name, site.Name, remote.Name)] = link{u, site.Name, remote}
 			}
 		}
 	}
 	for i, p := range e.paths {
-		if p != nil && !wanted[p] {
-			failed = append(failed, p.uplink.tunnel.RemovePeer(p.peer))
-			e.paths[i] = nil
+		if p == nil {
+			continue
 		}
+		if l, ok := wanted[p.id]; ok && p.joins(l) {
+			delete(wanted, p.id)
+			failed = append(failed, p.reach(l))
+			continue
+		}
+		e.paths[i] = nil
+		failed = append(failed, p.uplink.tunnel.RemovePeer(p.peer))
+	}
+	for id, l := range wanted {
+		failed = append(failed, e.connectPath(id, l))
 	}
 	devices, err := e.connectDevices(cfg)
 	failed = append(failed, err)
-	e.publishEnds(devices)
 	return devices, errors.Join(failed...)
+}
+
+// link is what a path is to join.
+type link struct {
+	uplink *uplinkState
+	site   string
+	remote *configs.Uplink
+}
+
+// joins reports whether a path is this link still: with the same key and
+// address its session goes on.
+func (p *pathState) joins(l link) bool {
+	return p.uplink == l.uplink && p.key == l.remote.PublicKey && p.remote == l.remote.Path().As4()
+}
+
+// reach takes a new endpoint from the configuration. One that the peer has
+// roamed to stays until the configuration says something new.
+func (p *pathState) reach(l link) error {
+	at := l.uplink.endpoint(l.remote.Endpoints)
+	if !at.IsValid() || at == p.configured {
+		return nil
+	}
+	p.configured = at
+	return p.uplink.tunnel.SetEndpoint(p.peer, at)
 }
 
 // publishEnds tells each tunnel's receiving side who its peers are.
@@ -268,34 +346,16 @@ func (e *Engine) publishEnds(devices []*deviceState) {
 	}
 }
 
-// connectPath returns the path between two uplinks; a peer whose key and
-// address stayed keeps its session.
-func (e *Engine) connectPath(cfg *configs.Config, u *uplinkState, site *configs.Site, remote *configs.Uplink) (*pathState, error) {
-	id := path.NewID(cfg.Site, u.config.Name, site.Name, remote.Name)
-	for i, p := range e.paths {
-		if p == nil || p.id != id {
-			continue
-		}
-		if p.key == remote.PublicKey && p.uplink == u && p.remote == remote.Path().As4() {
-			if at := u.endpoint(remote.Endpoints); at.IsValid() && at != p.configured {
-				p.configured = at
-				return p, u.tunnel.SetEndpoint(p.peer, at)
-			}
-			return p, nil
-		}
-		e.paths[i] = nil
-		if err := p.uplink.tunnel.RemovePeer(p.peer); err != nil {
-			return nil, fmt.Errorf("path %s: %w", id, err)
-		}
-	}
-	at := u.endpoint(remote.Endpoints)
-	peer, err := u.tunnel.AddPeer(tunnel.PeerConfig{
-		PublicKey: remote.PublicKey, PathAddress: remote.Path(), Endpoint: at, Keepalive: time.Duration(u.config.Keepalive),
+// connectPath adds the path of a link.
+func (e *Engine) connectPath(id path.ID, l link) error {
+	at := l.uplink.endpoint(l.remote.Endpoints)
+	peer, err := l.uplink.tunnel.AddPeer(tunnel.PeerConfig{
+		PublicKey: l.remote.PublicKey, PathAddress: l.remote.Path(), Endpoint: at, Keepalive: time.Duration(l.uplink.config.Keepalive),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("path %s: %w", id, err)
+		return fmt.Errorf("path %s: %w", id, err)
 	}
-	p := newPathState(e, id, u, remote, peer)
+	p := newPathState(e, id, l, peer)
 	p.configured = at
 	i := slices.Index(e.paths, nil)
 	if i < 0 {
@@ -304,7 +364,7 @@ func (e *Engine) connectPath(cfg *configs.Config, u *uplinkState, site *configs.
 	}
 	p.index = uint16(i)
 	e.paths[i] = p
-	return p, nil
+	return nil
 }
 
 // endpoint chooses the endpoint that this uplink can reach: of the family of

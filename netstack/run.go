@@ -30,6 +30,7 @@ type run struct {
 	decision decision
 	flow     *flow.Flow
 	forward  bool
+	fresh    bool // judged just now, and not bound yet
 	packets  int
 	bytes    int
 	flags    uint8
@@ -38,7 +39,7 @@ type run struct {
 // same reports whether a packet goes on the current run. TCP packets that
 // change a connection's state end it, so that the flow is asked again.
 func (r *run) same(in *packet.Info) bool {
-	return r.live && in.Key == r.key && in.TOS == r.tos &&
+	return r.live && flow.Same(&in.Key, &r.key) && in.TOS == r.tos &&
 		(in.Flags|r.flags)&(packet.FlagSYN|packet.FlagRST|packet.FlagFIN) == 0 &&
 		in.Key.Proto != packet.ICMP && in.Key.Proto != packet.ICMPv6
 }
@@ -78,7 +79,15 @@ func (e *Engine) judge(s *snapshot, r *run, in *packet.Info, b []byte, now int64
 	}
 	if f != nil {
 		r.flow, r.forward = f, forward
-		if binding := f.Binding(); binding.Judged(s.version) {
+		binding := f.Binding()
+		switch {
+		case !forward && binding != 0 && verdictOf(binding) != Forward:
+			// Whom the rules let begin is not held up by what the other side
+			// was denied before.
+			if !e.reversed(s, r, in, egress, ingress) {
+				return
+			}
+		case binding.Judged(s.version):
 			d.verdict, d.class = verdictOf(binding), path.ClassID(binding.Class())
 			if d.verdict != Forward {
 				d.reason = Denied
@@ -87,6 +96,22 @@ func (e *Engine) judge(s *snapshot, r *run, in *packet.Info, b []byte, now int64
 		}
 	}
 	e.judgeNew(s, r, in, now, egress, ingress)
+}
+
+// reversed judges a packet that comes against the direction of a denied flow.
+// If it is admitted the flow makes room for its own, which is to be judged.
+func (e *Engine) reversed(s *snapshot, r *run, in *packet.Info, egress, ingress bool) bool {
+	answer := s.rules.EvaluateSide(&in.Key, egress, ingress)
+	if answer.Allowed {
+		e.flows.Remove(&in.Key)
+		r.flow, r.forward = nil, false
+		return true
+	}
+	r.decision.drop(Denied)
+	if answer.Reject && (in.Key.Proto != packet.TCP || in.Flags&packet.FlagSYN != 0) {
+		r.decision.verdict = Reject
+	}
+	return false
 }
 
 // judgeNew asks the rules, for a new flow or one that older rules admitted.
@@ -127,27 +152,34 @@ func (e *Engine) judgeNew(s *snapshot, r *run, in *packet.Info, now int64, egres
 		r.packets-- // the table has counted the first one
 	}
 	r.flow.SetRecord(e.record(s, &k, &answer, d.class))
-	steer := uint32(0)
-	if d.verdict != Forward {
-		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), flow.NoPath, steer))
-	} else {
-		// Steering binds the flow; until then it has no path. Generation 0 is
-		// never current.
-		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), boundPath(r.flow), steer))
+	r.fresh = true
+}
+
+// settle finishes a decision: it chooses the path if one is needed, and binds
+// the flow to all that was decided, at once, so that it starts only once.
+func (e *Engine) settle(s *snapshot, r *run) {
+	d := &r.decision
+	if d.verdict == Forward && d.to.kind == routeSite {
+		e.steer(s, r)
+		return
 	}
+	if r.fresh {
+		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), d.keeps(r.flow.Binding()), 0))
+	}
+}
+
+// keeps is the path that a flow stays bound to while its packets come from
+// there: those that go there find it again.
+func (d *decision) keeps(b flow.Binding) uint16 {
+	if d.verdict == Forward && b != 0 && verdictOf(b) == Forward {
+		return b.Path()
+	}
+	return flow.NoPath
 }
 
 // verdictOf is the verdict that a binding holds. Bindings keep it plus one: 0
 // is no binding.
 func verdictOf(b flow.Binding) Verdict { return Verdict(b.Verdict() - 1) }
-
-// boundPath is the path that a flow has, for a binding that keeps it.
-func boundPath(f *flow.Flow) uint16 {
-	if b := f.Binding(); b != 0 {
-		return b.Path()
-	}
-	return flow.NoPath
-}
 
 // adopting reports whether conversations may still be picked up midstream.
 func (e *Engine) adopting(s *snapshot, now int64) bool {
@@ -195,38 +227,42 @@ func (e *Engine) record(s *snapshot, k *packet.Key, answer *policy.Decision, cla
 }
 
 // steer chooses the path of a run that goes to another site.
-func (e *Engine) steer(s *snapshot, r *run, in *packet.Info) {
+func (e *Engine) steer(s *snapshot, r *run) {
 	d := &r.decision
-	st := e.steering.Load()
+	st := s.steering.Load()
 	f := r.flow
 	if f == nil { // an ICMP error
-		d.path, _ = st.choose(d.to.site, d.class, 0, nil)
-		if d.path == nil {
+		if d.path, _ = st.choose(d.to.site, d.class, 0, nil); d.path == nil {
 			d.reject(NoPath)
 		}
 		return
 	}
+	// At a hub both directions of a flow go into tunnels. It is bound to the
+	// path of its first direction; the other one is balanced by the same hash,
+	// which keeps it in place while nothing changes.
+	bound := r.forward || !e.transit(s, &r.key)
 	binding := f.Binding()
-	if r.forward || !e.transit(s, &in.Key) {
-		if binding.Current(s.version, st.generation) {
-			if d.path = st.path(binding.Path()); d.path != nil {
-				return
-			}
+	if bound && binding.Current(s.version, st.generation) {
+		if d.path = st.path(binding.Path()); d.path != nil {
+			return
 		}
 	}
-	current := st.path(binding.Path())
+	var current *pathState
+	if bound && binding != 0 {
+		current = st.path(binding.Path())
+	}
 	var why path.Why
-	d.path, why = st.choose(d.to.site, d.class, f.Hash(), current)
-	if d.path == nil {
+	if d.path, why = st.choose(d.to.site, d.class, f.Hash(), current); d.path == nil {
 		d.reject(NoPath)
 		return
 	}
-	if r.forward || !e.transit(s, &in.Key) {
-		if d.path != current {
-			f.SetRecord(st.explain(f.Record(), d.to.site, d.class, d.path, why))
-		}
-		f.Bind(flow.NewBinding(s.version, uint8(Forward)+1, uint8(d.class), d.path.index, st.generation))
+	if !bound {
+		return
 	}
+	if d.path != current {
+		f.SetRecord(st.explain(f.Record(), d.to.site, d.class, d.path, why))
+	}
+	f.Bind(flow.NewBinding(s.version, uint8(Forward)+1, uint8(d.class), d.path.index, st.generation))
 }
 
 // transit reports whether a packet comes from another site: at a hub both

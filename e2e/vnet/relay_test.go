@@ -95,9 +95,9 @@ func TestRelay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			f := startRelay(t, c.v6, c.learn, "hq0", "hq1", "ea0", "we0")
 			if c.learn { // the others have to speak first
-				for _, u := range []string{"ea0", "we0"} {
+				for i, u := range []string{"ea0", "we0"} {
 					f.send(t, u, "hq0", "hello")
-					f.receive(t, "hq0", 50*time.Millisecond)
+					waitFor(t, func() bool { return f.Stats().Strays == uint64(i+1) })
 				}
 				f.send(t, "hq0", "ea0", "learn me")
 				f.receive(t, "ea0", time.Second)

@@ -254,8 +254,18 @@ func TestShaperAllocates(t *testing.T) {
 
 func TestImpairmentValidate(t *testing.T) {
 	for _, bad := range []Impairment{
-		{Delay: -1}, {Jitter: -1}, {ReorderBy: -1}, {Loss: 1.1}, {Loss: -0.1}, {Loss: math.NaN()},
-		{Duplicate: 2}, {Reorder: 2}, {LossBurst: -1}, {Rate: -1}, {Queue: -1}, {MTU: -1},
+		{Delay: -1},
+		{Jitter: -1},
+		{ReorderBy: -1},
+		{Loss: 1.1},
+		{Loss: -0.1},
+		{Loss: math.NaN()},
+		{Duplicate: 2},
+		{Reorder: 2},
+		{LossBurst: -1},
+		{Rate: -1},
+		{Queue: -1},
+		{MTU: -1},
 	} {
 		if bad.Validate() == nil {
 			t.Errorf("accepted %+v", bad)

@@ -150,8 +150,9 @@ func (c *Compiler) setNamespace(name string, labels map[string]string, declared 
 	next[nameLabel] = name
 	s.declared = declared
 	if !mapsEqual(s.labels, next) {
+		old := s.labels
 		s.labels = next
-		c.relabel(s)
+		c.relabel(s, old)
 	}
 	c.dropSpace(s)
 }
@@ -176,9 +177,11 @@ func mapsEqual(a, b map[string]string) bool {
 
 // relabel puts a namespace's identities into the audiences that its new labels
 // put them in.
-func (c *Compiler) relabel(s *namespace) {
+func (c *Compiler) relabel(s *namespace, old map[string]string) {
 	for _, a := range c.byID {
-		if a == nil || !a.byLabels {
+		if a == nil || !a.byLabels || !slices.ContainsFunc(a.scopes, func(x scope) bool {
+			return x.namespace == "" && x.namespaces.matches(old) != x.namespaces.matches(s.labels)
+		}) {
 			continue
 		}
 		for i := range s.identities {

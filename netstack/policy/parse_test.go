@@ -161,8 +161,8 @@ func TestCaseRefused(t *testing.T) {
 	}
 }
 
-// TestHostileTextIsCheap holds each kind of hostile text to the bars: 100 ms
-// (on an idle machine) and 32 MB.
+// TestHostileTextIsCheap holds each kind of hostile text to 32 MB, and to
+// a time that only a loop without end would miss; the time is logged.
 func TestHostileTextIsCheap(t *testing.T) {
 	fill := func(before, unit, after string) string {
 		n := (MaxPolicySize - len(before) - len(after)) / len(unit)
@@ -214,7 +214,7 @@ func TestHostileTextIsCheap(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			mem := (after.TotalAlloc - before.TotalAlloc) >> 20
 			t.Logf("%8v %3d MB %.90v", took.Round(time.Microsecond), mem, err)
-			if mem > 32 || took > 2*time.Second {
+			if mem > 32 && !raced || took > 10*time.Second {
 				t.Errorf("%v, %d MB", took, mem)
 			}
 			good := name == "good blocks" || name == "empty rules" || name == "labels"

@@ -61,11 +61,11 @@ func RunVerdicts(in []byte, name string, out io.Writer) error {
 
 // EvaluateCases is [RunVerdicts] without the writing.
 func EvaluateCases(in []byte, name string) (Verdicts, error) {
-	all := Verdicts{Verdicts: []Verdict{}}
 	docs, err := manifest.Parse(in, name, MaxCaseSize)
 	if err != nil {
-		return all, err
+		return Verdicts{}, err
 	}
+	all := Verdicts{Verdicts: []Verdict{}}
 	for _, d := range docs {
 		if err := evaluateCase(d.Root(), &all); err != nil {
 			return Verdicts{}, err

@@ -28,11 +28,15 @@ func FuzzReceived(f *testing.F) {
 			f.Add(b, b)
 		}
 	}
-	m := newMeter(&Tunnel{}, nil, configs.Key{1})
+	m := newMeter(&Tunnel{o: Options{Now: func() int64 { return 0 }}}, nil, configs.Key{1})
+	from := make([]conn.Endpoint, 2)
+	for i := range from {
+		from[i] = newEndpoint(nowhere, 0)
+	}
 	m.index.register(7)
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		bufs, sizes := [][]byte{a, b}, []int{len(a), len(b)}
-		m.received(bufs, sizes)
+		m.received(bufs, sizes, from)
 		for i, n := range sizes {
 			if n == 0 {
 				continue

@@ -57,6 +57,7 @@ func (q *queue) tend(now, wall int64) (shut []*Peer, again bool) {
 	q.blocked = q.blocked[:0]
 	for _, p := range blocked {
 		f := &p.flight
+		f.noted = false
 		if !f.blocked || f.removed {
 			continue
 		}
@@ -82,6 +83,7 @@ func (q *queue) tend(now, wall int64) (shut []*Peer, again bool) {
 			q.unblock(p)
 			continue
 		}
+		f.noted = true
 		q.blocked = append(q.blocked, p)
 		if !f.open {
 			shut = append(shut, p)

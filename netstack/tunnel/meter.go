@@ -22,6 +22,9 @@ type Counters struct {
 	// UnknownIndex are transport messages to a session that we do not have.
 	// The device refuses them.
 	UnknownIndex uint64
+	// Collided are initiations that were not taken, because one of ours was on
+	// its way to the same peer and goes first.
+	Collided uint64
 	// SentHandshakes are initiations, responses and cookie replies.
 	SentHandshakes, SentTransport, SentKeepalives uint64
 	// SendErrors are calls of Bind.Send that failed.
@@ -31,6 +34,7 @@ type Counters struct {
 type counters struct {
 	initiations, responses, cookies, transport, keepalives atomic.Uint64
 	short, unknownType, badSize, badMAC1, unknownIndex     atomic.Uint64
+	collided                                               atomic.Uint64
 	sentHandshakes, sentTransport, sentKeepalives          atomic.Uint64
 	sendErrors                                             atomic.Uint64
 }
@@ -43,6 +47,7 @@ type meter struct {
 	t       *Tunnel
 	checker device.CookieChecker
 	index   indexTable
+	collide collisions
 	count   counters
 }
 
@@ -59,7 +64,7 @@ func (m *meter) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	for i, fn := range fns {
 		fns[i] = func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 			n, err := fn(bufs, sizes, eps)
-			m.received(bufs[:n], sizes[:n])
+			m.received(bufs[:n], sizes[:n], eps[:n])
 			return n, err
 		}
 	}
@@ -68,7 +73,7 @@ func (m *meter) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 
 // received counts a batch. What the device shall not see gets size 0, which it
 // skips.
-func (m *meter) received(bufs [][]byte, sizes []int) {
+func (m *meter) received(bufs [][]byte, sizes []int, eps []conn.Endpoint) {
 	var run tallyRun
 	var unknown, transport, keepalives uint64
 	for i, n := range sizes {
@@ -95,7 +100,7 @@ func (m *meter) received(bufs [][]byte, sizes []int) {
 			} else {
 				run.received++
 			}
-		case !m.handshake(b):
+		case !m.handshake(b, eps[i]):
 			sizes[i] = 0
 		}
 	}
@@ -112,7 +117,7 @@ func (m *meter) received(bufs [][]byte, sizes []int) {
 }
 
 // handshake counts b and reports whether the device shall see it.
-func (m *meter) handshake(b []byte) bool {
+func (m *meter) handshake(b []byte, from conn.Endpoint) bool {
 	var size int
 	var kind *atomic.Uint64
 	switch binary.LittleEndian.Uint32(b) {
@@ -135,6 +140,10 @@ func (m *meter) handshake(b []byte) bool {
 		m.count.badMAC1.Add(1)
 		return false
 	}
+	if size == device.MessageInitiationSize && m.collide.wins(b, from.DstToString(), m.t.o.Now()) {
+		m.count.collided.Add(1)
+		return false
+	}
 	kind.Add(1)
 	return true
 }
@@ -150,6 +159,9 @@ func (m *meter) Send(bufs [][]byte, ep conn.Endpoint) error {
 	var p *Peer
 	switch kind := binary.LittleEndian.Uint32(b); {
 	case kind == device.MessageInitiationType || kind == device.MessageResponseType:
+		if kind == device.MessageInitiationType {
+			m.collide.sent(b, ep.DstToString(), m.t.o.Now())
+		}
 		m.index.register(binary.LittleEndian.Uint32(b[4:]))
 		m.count.sentHandshakes.Add(n)
 	case kind != device.MessageTransportType:
@@ -179,7 +191,7 @@ func (t *Tunnel) Counters() Counters {
 		Initiations: c.initiations.Load(), Responses: c.responses.Load(), Cookies: c.cookies.Load(),
 		Transport: c.transport.Load(), Keepalives: c.keepalives.Load(),
 		Short: c.short.Load(), UnknownType: c.unknownType.Load(), BadSize: c.badSize.Load(), BadMAC1: c.badMAC1.Load(),
-		UnknownIndex:   c.unknownIndex.Load(),
+		UnknownIndex: c.unknownIndex.Load(), Collided: c.collided.Load(),
 		SentHandshakes: c.sentHandshakes.Load(), SentTransport: c.sentTransport.Load(), SentKeepalives: c.sentKeepalives.Load(),
 		SendErrors: c.sendErrors.Load(),
 	}

@@ -23,8 +23,9 @@ const (
 	stagedPackets = 8
 	// stagedTotal bounds the same over all peers.
 	stagedTotal = 512
-	// sessionWait is how long a packet waits for a session.
-	sessionWait = 5 * time.Second
+	// sessionWait is how long a packet waits for a session: for longer than it
+	// takes the device to repeat an initiation that was lost (5 to 5.3 s).
+	sessionWait = 7 * time.Second
 	// stallAfter: a peer whose packets went into the device and did not come
 	// out for this long has no session any more.
 	stallAfter = time.Second
@@ -90,6 +91,7 @@ type flight struct {
 	shutAt  int64 // wall clock ns since when it is not open
 	movedAt int64 // Options.Now when packets last came out, or first went in
 	blocked bool
+	noted   bool // in queue.blocked
 	removed bool
 }
 
@@ -260,7 +262,10 @@ func (q *queue) block(p *Peer) {
 		return
 	}
 	p.flight.blocked = true
-	q.blocked = append(q.blocked, p)
+	if !p.flight.noted {
+		p.flight.noted = true
+		q.blocked = append(q.blocked, p)
+	}
 	notify(q.attention)
 }
 
@@ -390,60 +395,4 @@ func notify(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// list is a queue of lanes.
-type list struct{ head, tail *lane }
-
-func (s *list) push(l *lane) {
-	l.next = nil
-	if s.tail == nil {
-		s.head = l
-	} else {
-		s.tail.next = l
-	}
-	s.tail = l
-}
-
-func (s *list) pop() {
-	l := s.head
-	s.head = l.next
-	if s.head == nil {
-		s.tail = nil
-	}
-	l.next = nil
-}
-
-// rotate moves the first lane to the end.
-func (s *list) rotate() {
-	if l := s.head; l != s.tail {
-		s.pop()
-		s.push(l)
-	}
-}
-
-// ring is a growing ring of entries.
-type ring struct {
-	e       []entry // length is a power of two
-	head, n int
-}
-
-func (r *ring) push(e entry) {
-	if r.n == len(r.e) {
-		grown := make([]entry, max(8, 2*len(r.e)))
-		for i := range r.n {
-			grown[i] = r.e[(r.head+i)&(len(r.e)-1)]
-		}
-		r.e, r.head = grown, 0
-	}
-	r.e[(r.head+r.n)&(len(r.e)-1)] = e
-	r.n++
-}
-
-func (r *ring) front() *entry { return &r.e[r.head] }
-
-func (r *ring) pop() {
-	r.e[r.head] = entry{}
-	r.head = (r.head + 1) & (len(r.e) - 1)
-	r.n--
 }

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -153,6 +154,7 @@ func TestPeerComesAlive(t *testing.T) {
 				time.Sleep(tc.quiet)
 				start := time.Now()
 				b.run(t)
+				synctest.Wait()
 				talk(tc.within + time.Second)
 				if got.n() == 0 || got.first().Sub(start) > tc.within {
 					t.Fatalf("%d packets after %v", got.n(), got.first().Sub(start))
@@ -230,6 +232,61 @@ func TestRestart(t *testing.T) {
 			t.Error("the packet did not arrive 0.1 s after the restart")
 		}
 	})
+}
+
+// TestCollision lets two initiations cross on their way.
+func TestCollision(t *testing.T) {
+	for range 10 {
+		synctest.Test(t, func(t *testing.T) {
+			var got arrivals
+			a, b, ma, mb := memoryPair(t, &got, &got, nil)
+			if err := b.SetEndpoint(b.peer, ma.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			var mu sync.Mutex
+			var held [][]byte // what waits to be injected
+			to := map[*byte]*Memory{}
+			hold := func(at *Memory) func([]byte) bool {
+				return func(d []byte) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					d = slices.Clone(d)
+					held, to[&d[0]] = append(held, d), at
+					return false
+				}
+			}
+			release := func() {
+				mu.Lock()
+				all := held
+				held = nil
+				mu.Unlock()
+				for _, d := range all {
+					to[&d[0]].Inject(d)
+				}
+				synctest.Wait()
+			}
+			ma.Filter(hold(mb))
+			mb.Filter(hold(ma))
+			a.run(t)
+			b.run(t)
+			synctest.Wait()
+			a.Send(a.peer, buffer(udpPacket(100, 0)), Rest)
+			b.Send(b.peer, buffer(udpPacket(100, 0)), Rest)
+			synctest.Wait()
+			release() // both initiations
+			ma.Filter(nil)
+			mb.Filter(nil)
+			release() // the responses
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if got.n() != 2 {
+				t.Errorf("%d of 2 packets arrived", got.n())
+			}
+			if n := a.Counters().Collided + b.Counters().Collided; n != 1 {
+				t.Errorf("%d initiations were put back, want 1", n)
+			}
+		})
+	}
 }
 
 func TestRoaming(t *testing.T) {

@@ -166,8 +166,12 @@ func TestBulkIntegrity(t *testing.T) {
 			if [32]byte(ab.sent.Sum(nil)) != [32]byte(ab.got.Sum(nil)) || [32]byte(ba.sent.Sum(nil)) != [32]byte(ba.got.Sum(nil)) {
 				t.Error("what arrived is not what was sent")
 			}
-			t.Logf("a: %+v", ua.Counters())
-			t.Logf("b: %+v", ub.Counters())
+			for _, x := range []struct {
+				s *side
+				u *UDP
+			}{{a, ua}, {b, ub}} {
+				t.Logf("%+v\n%+v\n%+v", x.s.peer.Counters(), x.s.Counters(), x.u.Counters())
+			}
 			if c := ua.Counters(); tc.o.Opener != nil && c.OffloadRefused != 1 {
 				t.Errorf("segmentation was refused %d times, want 1", c.OffloadRefused)
 			}

@@ -153,6 +153,11 @@ func (p *parser) inline(parent int) int32 {
 	p.refuse()
 	var i int32
 	switch p.src[p.pos] {
+	case '-':
+		if p.blank(p.pos + 1) {
+			p.fail(p.pos, "a sequence may not start here")
+		}
+		return p.plain(parent)
 	case '|', '>':
 		return p.blockScalar(parent)
 	case '{', '[':

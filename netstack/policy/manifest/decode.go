@@ -142,6 +142,21 @@ func (d *decoder) mapping(n Node, v reflect.Value, at *place) {
 		d.problem(n, at, "expected a mapping, found %s", n.found())
 		return
 	}
+	if labels, ok := v.Addr().Interface().(*map[string]string); ok { // the usual case, without reflection
+		*labels = make(map[string]string, n.Len())
+		for k, e := range n.Pairs {
+			key, _ := k.keyText()
+			value := ""
+			if e.Kind() == Scalar && e.Type() == String {
+				value = e.Text()
+			} else if !e.Null() {
+				here := at.key(key)
+				d.value(e, reflect.ValueOf(&value).Elem(), &here)
+			}
+			(*labels)[key] = value
+		}
+		return
+	}
 	t := v.Type()
 	m := reflect.MakeMapWithSize(t, n.Len())
 	for k, e := range n.Pairs {

@@ -48,10 +48,14 @@ func (p *parser) flowPair(l *list, open int) {
 	if c := p.src[p.pos]; c == '{' || c == '[' {
 		p.fail(p.pos, "complex keys are refused")
 	}
+	key, line := p.pos, p.line
 	l.append(p.flowValue())
 	if p.more(open) != ':' {
 		l.append(p.null())
 		return
+	}
+	if p.line != line {
+		p.fail(key, "a key and its ':' must be on one line")
 	}
 	p.pos++
 	if c := p.more(open); c == ',' || c == '}' {

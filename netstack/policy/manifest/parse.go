@@ -238,7 +238,7 @@ func (p *parser) refuse() {
 // checkKeys refuses duplicate keys, merge keys and keys that are no strings.
 func (p *parser) checkKeys(m int32) {
 	n := Node{p.file, m}
-	seen := make(map[string]struct{}, min(n.Len(), 8))
+	seen := make(map[string]struct{}, min(n.Len(), 1<<16))
 	for k := range n.Pairs {
 		text, ok := k.keyText()
 		if !ok {

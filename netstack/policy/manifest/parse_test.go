@@ -165,7 +165,7 @@ func TestHostileTextIsCheap(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		mem := (after.TotalAlloc - before.TotalAlloc) >> 20
 		t.Logf("%-10s %8v %3d MB %.80v", name, took.Round(time.Microsecond), mem, err)
-		if mem > 32 || took > time.Second { // 100 ms on an idle machine
+		if mem > 32 || took > 10*time.Second {
 			t.Errorf("%s: %v, %d MB", name, took, mem)
 		}
 	}

@@ -60,6 +60,9 @@ func (n Node) Type() Type {
 
 // integer parses what YAML 1.1 takes for one; big means above MaxInt64.
 func integer(s string) (v int64, big, ok bool) {
+	if !whole(s) { // strconv's errors cost memory
+		return 0, false, false
+	}
 	if v, err := strconv.ParseInt(s, 0, 64); err == nil {
 		return v, false, true
 	}
@@ -67,6 +70,25 @@ func integer(s string) (v int64, big, ok bool) {
 		return 0, true, true
 	}
 	return 0, false, false
+}
+
+// whole reports whether s is written as an integer: 10, 0x1f, 0b1, 0o17, 017.
+func whole(s string) bool {
+	s = strings.TrimLeft(s[:1], "+-") + s[1:]
+	digits := "0123456789"
+	if len(s) > 1 && s[0] == '0' {
+		switch s[1] {
+		case 'x', 'X':
+			s, digits = s[2:], "0123456789abcdefABCDEF"
+		case 'b', 'B':
+			s, digits = s[2:], "01"
+		case 'o', 'O':
+			s, digits = s[2:], "01234567"
+		default:
+			s, digits = s[1:], "01234567"
+		}
+	}
+	return s != "" && strings.Trim(s, digits) == ""
 }
 
 // decimal reports whether s matches [-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?
@@ -143,7 +165,7 @@ func (n Node) keyText() (string, bool) {
 		if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
 			return "", false
 		}
-		return strconv.FormatFloat(f, 'g', -1, 64), true
+		return strconv.FormatFloat(f, 'g', -1, 32), true // as the API server's reader has it
 	}
 	return n.Text(), true
 }
