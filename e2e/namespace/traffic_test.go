@@ -105,23 +105,26 @@ func runStream(t testing.TB, a, b *net.UDPConn, pps int) *stream {
 	for _, e := range s.ends {
 		s.readers.Go(e.receive)
 	}
-	// The first packet makes the flow, so that both sides agree who began it.
+	// The first packet makes the flow, so that both sides agree who began it, and
+	// resolves the neighbours on the way, for which only a few packets may wait.
 	s.ends[0].send()
-	s.senders.Go(func() { s.ends[0].pace(s.quit, pps) })
 	eventually(t, 5*time.Second, "first packet of the stream", func() error {
 		if s.ends[1].received() == 0 {
 			return errors.New("nothing arrived")
 		}
 		return nil
 	})
-	s.senders.Go(func() { s.ends[1].pace(s.quit, pps) })
-	t.Cleanup(func() { s.stop() })
+	s.ends[1].send()
 	eventually(t, 5*time.Second, "first answer of the stream", func() error {
 		if s.ends[0].received() == 0 {
 			return errors.New("nothing arrived")
 		}
 		return nil
 	})
+	for _, e := range s.ends {
+		s.senders.Go(func() { e.pace(s.quit, pps) })
+	}
+	t.Cleanup(func() { s.stop() })
 	return s
 }
 
@@ -234,7 +237,9 @@ func (s *stream) recovered(t testing.TB, m mark, n uint64, within time.Duration)
 			return nil
 		})
 	}
-	return max(s.ends[0].outage(m.at), s.ends[1].outage(m.at))
+	out, back := s.ends[1].outage(m.at), s.ends[0].outage(m.at)
+	t.Logf("longest gaps: out %v, back %v", out.Round(100*time.Microsecond), back.Round(100*time.Microsecond))
+	return max(out, back)
 }
 
 // echo is a TCP connection over which blocks go back and forth; it proves that
