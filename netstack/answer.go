@@ -152,11 +152,11 @@ func (e *Engine) fromHost(p []byte) {
 	}
 	switch to.kind {
 	case routeLAN:
-		o := newOutlet(1)
+		o := newOutlet(ToWAN, 1)
 		o.own(b, to)
 		o.write(e, s)
 	case routeSite:
-		p, _ := e.steering.Load().choose(to.site, s.classes.Default(), uint64(b.Info.Key.SrcPort), nil)
+		p, _ := s.steering.Load().choose(to.site, s.classes.Default(), uint64(b.Info.Key.SrcPort), nil)
 		if p == nil {
 			e.counters.drop(ToWAN, NoPath, 1)
 			b.Release()

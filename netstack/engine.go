@@ -61,21 +61,21 @@ type Engine struct {
 	sink   func(Event)
 	batch  int
 
-	snapshot  atomic.Pointer[snapshot]
-	steering  atomic.Pointer[steering]
-	pathList  atomic.Pointer[[]*pathState] // by index: what flows are bound to; nil entries are free
-	flows     *flow.Table
-	fragments [numDirections]*flow.Fragments
-	host      *stackHost
-	counters  counters
-	faults    [packet.FaultCount]atomic.Uint64
-	prober    *prober
-	base      time.Time // what monotonic time counts from
-	started   int64     // monotonic ns
-	answers   answerLimit
-	scratch   sync.Pool // *inbound
-	steerMu   sync.Mutex
-	history   history
+	snapshot   atomic.Pointer[snapshot]
+	pathList   atomic.Pointer[[]*pathState] // by index: what flows are bound to; nil entries are free
+	flows      *flow.Table
+	fragments  [numDirections]*flow.Fragments
+	host       *stackHost
+	counters   counters
+	faults     [packet.FaultCount]atomic.Uint64
+	prober     *prober
+	base       time.Time // what monotonic time counts from
+	started    int64     // monotonic ns
+	answers    answerLimit
+	scratch    sync.Pool  // *inbound
+	steerMu    sync.Mutex // guards generation, and that the newest steering wins
+	generation uint32
+	history    history
 
 	mu      sync.Mutex              // serialises Apply; guards what follows
 	tunnels map[string]*uplinkState // by identity
@@ -115,7 +115,6 @@ func New(o Options) (*Engine, error) {
 	e.pathList.Store(new([]*pathState))
 	e.prober = newProber(e)
 	e.scratch.New = func() any { return newInbound(e.batch) }
-	e.steering.Store(&steering{})
 	return e, nil
 }
 
@@ -198,6 +197,11 @@ func (e *Engine) apply(rev uint64, cfg *configs.Config, rules *policy.Ruleset) e
 		for _, p := range opened {
 			p.close()
 		}
+		for id, u := range tunnels {
+			if e.tunnels[id] == nil {
+				u.tunnel.Close()
+			}
+		}
 		return err
 	}
 	oldPorts, oldTunnels := e.ports, e.tunnels
@@ -221,9 +225,8 @@ func (e *Engine) apply(rev uint64, cfg *configs.Config, rules *policy.Ruleset) e
 	next.hits = newHits(rules, hits)
 	paths := slices.Clone(e.paths)
 	e.prober.reconfigure(next, paths)
-	e.pathList.Store(&paths)
-	e.snapshot.Store(next)
-	e.resteer()
+	e.publish(next, paths)
+	e.publishEnds(devices)
 	for _, p := range opened {
 		e.startPort(p)
 	}
@@ -277,5 +280,15 @@ func hostAddresses(cfg *configs.Config) []netip.Addr {
 	return slices.SortedFunc(maps.Keys(set), netip.Addr.Compare)
 }
 
-// Reevaluate forgets a flow, so that its next packet is judged anew.
-func (e *Engine) Reevaluate(k packet.Key) bool { return e.flows.Remove(&k) }
+// Reevaluate has a live flow judged anew at its next packet. It reports false
+// if there is no such flow.
+func (e *Engine) Reevaluate(k packet.Key) bool {
+	f, _ := e.flows.Lookup(&k)
+	if f == nil {
+		return false
+	}
+	if b := f.Binding(); b != 0 {
+		f.Bind(flow.NewBinding(b.Rules()-1, b.Verdict(), b.Class(), b.Path(), b.Steer()))
+	}
+	return true
+}

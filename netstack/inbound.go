@@ -3,7 +3,6 @@ package netstack
 import (
 	"net/netip"
 
-	"patronus/netstack/lan"
 	"patronus/netstack/packet"
 	"patronus/netstack/tunnel"
 )
@@ -24,15 +23,15 @@ func (h *inboundHandler) FromTunnel(_ *tunnel.Tunnel, pkts []tunnel.Inbound) {
 type inbound struct {
 	snap   *snapshot
 	from   *pathState // nil: a device
+	site   uint16     // of from
 	device *deviceState
 	run    run
 	out    outlet
-	info   packet.Info
 	answer []byte
 }
 
 func newInbound(batch int) *inbound {
-	return &inbound{out: newOutlet(batch), answer: make([]byte, 0, 2048)}
+	return &inbound{out: newOutlet(FromWAN, batch), answer: make([]byte, 0, 2048)}
 }
 
 // fromWAN takes a batch of decrypted packets, all of one peer. They are
@@ -48,8 +47,17 @@ func (e *Engine) fromWAN(u *uplinkState, pkts []tunnel.Inbound) {
 		e.counters.drop(FromWAN, Misdelivered, len(pkts))
 		return
 	}
+	site := s.self // of a device
+	if from.path != nil {
+		if n, ok := s.index[from.path.site]; ok {
+			site = n
+		} else {
+			e.counters.drop(FromWAN, Misdelivered, len(pkts))
+			return
+		}
+	}
 	i := e.scratch.Get().(*inbound)
-	i.snap, i.from, i.device = s, from.path, from.device
+	i.snap, i.from, i.device, i.site = s, from.path, from.device, site
 	i.run.reset()
 	i.out.grow(len(pkts))
 	now := e.now()
@@ -72,7 +80,7 @@ func (e *Engine) packetFromWAN(i *inbound, p *tunnel.Inbound, now int64) {
 	if !ok {
 		return
 	}
-	in := i.out.info(&i.info)
+	in := i.out.info()
 	if fault := packet.Decode(b, in); fault != 0 {
 		e.malformed(FromWAN, fault)
 		return
@@ -89,11 +97,10 @@ func (e *Engine) packetFromWAN(i *inbound, p *tunnel.Inbound, now int64) {
 	i.run.count(1, len(b), in.Flags)
 	switch d := &i.run.decision; d.verdict {
 	case Forward:
-		if in.Fragment == packet.FirstFragment {
-			e.fragments[FromWAN].Remember(in, now)
-		}
+		e.fragments[FromWAN].Remember(in, now)
 		e.forwardIn(i, b, in, d)
 	case Deliver:
+		e.fragments[FromWAN].Remember(in, now)
 		e.deliver(FromWAN, b)
 	case Drop:
 		e.counters.drop(FromWAN, d.reason, 1)
@@ -152,7 +159,7 @@ func (e *Engine) decideFromWAN(i *inbound, in *packet.Info, b []byte, now int64)
 	d.to = to
 	fromDevice := i.from == nil
 	e.judge(s, &i.run, in, b, now, fromDevice, to.kind == routeLAN || to.kind == routeDevice)
-	if !fromDevice && to.kind == routeSite && to.site == uint16(i.from.site.Load()) {
+	if !fromDevice && to.kind == routeSite && to.site == i.site {
 		d.drop(NoRoute) // back where it came from: a loop
 		return
 	}
@@ -165,7 +172,7 @@ func (i *inbound) belongs(r route) bool {
 	if i.from == nil {
 		return r.kind == routeDevice && i.snap.devices[r.device] == i.device
 	}
-	return r.kind == routeSite && i.snap.reachedVia(r.site, uint16(i.from.site.Load()))
+	return r.kind == routeSite && i.snap.reachedVia(r.site, i.site)
 }
 
 // forwardIn sends an admitted packet to the LAN, or on to another site.
@@ -180,6 +187,10 @@ func (e *Engine) forwardIn(i *inbound, b []byte, in *packet.Info, d *decision) {
 	}
 	mtu := i.snap.mtu(d)
 	if len(b) > mtu {
+		if in.Version == 4 && b[6]&0x40 == 0 {
+			e.fragmentIn(i, b, in, d, mtu)
+			return
+		}
 		e.counters.drop(FromWAN, TooBig, 1)
 		if e.answers.allow(e.now()) {
 			e.answerWAN(packet.AppendTooBig(i.answer[:0], b, in, source(), mtu))
@@ -189,10 +200,27 @@ func (e *Engine) forwardIn(i *inbound, b []byte, in *packet.Info, d *decision) {
 	packet.DecrementTTL(b, in)
 	packet.ClampMSS(b, in, mtu)
 	if d.to.kind == routeLAN {
-		i.out.borrowed(b, in, d.to)
+		i.out.borrowed(b, d.to)
 		return
 	}
 	e.transmit(FromWAN, i.snap, d, clonePacket(b, in))
+}
+
+// fragmentIn cuts an IPv4 packet that allows it (RFC 791, 3.2).
+func (e *Engine) fragmentIn(i *inbound, b []byte, in *packet.Info, d *decision, mtu int) {
+	packet.DecrementTTL(b, in)
+	err := packet.Fragments(b, in, mtu, func(piece []byte) {
+		if d.to.kind == routeLAN {
+			i.out.copied(piece, d.to)
+			return
+		}
+		f := clonePacket(piece, in)
+		packet.Decode(f.Bytes, &f.Info)
+		e.transmit(FromWAN, i.snap, d, f)
+	})
+	if err != nil {
+		e.counters.drop(FromWAN, TooBig, 1)
+	}
 }
 
 func clonePacket(b []byte, in *packet.Info) *packet.Buffer {
@@ -207,78 +235,4 @@ func (e *Engine) answerWAN(answer []byte) {
 	if len(answer) > 0 {
 		e.fromHost(answer)
 	}
-}
-
-// outlet collects what goes to LAN ports during one batch, in order.
-type outlet struct {
-	pkts  []lan.Out
-	ports []uint16
-	infos []packet.Info
-	owned []*packet.Buffer
-}
-
-func newOutlet(n int) outlet {
-	return outlet{pkts: make([]lan.Out, 0, n), ports: make([]uint16, 0, n), infos: make([]packet.Info, n), owned: make([]*packet.Buffer, 0, n)}
-}
-
-// grow makes room for the decoded headers of n packets.
-func (o *outlet) grow(n int) {
-	if len(o.infos) < n {
-		o.infos = make([]packet.Info, n)
-	}
-}
-
-// info is where the next packet is decoded: it must stay until write.
-func (o *outlet) info(spare *packet.Info) *packet.Info {
-	if len(o.pkts) < len(o.infos) {
-		return &o.infos[len(o.pkts)]
-	}
-	return spare
-}
-
-// borrowed adds a packet that stays valid until write, decoded into info().
-func (o *outlet) borrowed(b []byte, in *packet.Info, to route) {
-	o.pkts = append(o.pkts, lan.Out{Bytes: b, Info: in, NextHop: to.nextHop})
-	o.ports = append(o.ports, to.port)
-}
-
-// own adds a buffer, which is released by write.
-func (o *outlet) own(b *packet.Buffer, to route) {
-	o.pkts = append(o.pkts, lan.Out{Bytes: b.Bytes, Info: &b.Info, NextHop: to.nextHop, GSO: b.GSO})
-	o.ports = append(o.ports, to.port)
-	o.owned = append(o.owned, b)
-}
-
-// copied adds a packet of our own making; an undecodable one is left out.
-func (o *outlet) copied(p []byte, to route) {
-	b := packet.Get(len(p))
-	copy(b.Bytes, p)
-	if packet.Decode(b.Bytes, &b.Info) != 0 {
-		b.Release()
-		return
-	}
-	o.own(b, to)
-}
-
-// write sends everything, one call for each row of packets to one port.
-func (o *outlet) write(e *Engine, s *snapshot) {
-	for start := 0; start < len(o.pkts); {
-		end, bytes := start, 0
-		for end < len(o.pkts) && o.ports[end] == o.ports[start] {
-			bytes += len(o.pkts[end].Bytes)
-			end++
-		}
-		if err := s.ports[o.ports[start]].port.Write(o.pkts[start:end]); err != nil {
-			e.counters.drop(FromWAN, LANFull, end-start)
-		} else {
-			e.counters.forward(FromWAN, end-start, bytes)
-		}
-		start = end
-	}
-	for _, b := range o.owned {
-		b.Release()
-	}
-	clear(o.pkts)
-	clear(o.owned)
-	o.pkts, o.ports, o.owned = o.pkts[:0], o.ports[:0], o.owned[:0]
 }

@@ -43,7 +43,7 @@ type outbound struct {
 }
 
 func newOutbound(e *Engine, p *portState) *outbound {
-	return &outbound{engine: e, port: p, out: newOutlet(e.batch), answer: make([]byte, 0, 2048)}
+	return &outbound{engine: e, port: p, out: newOutlet(ToWAN, e.batch), answer: make([]byte, 0, 2048)}
 }
 
 // toWAN takes a batch from a LAN port. It owns the buffers.
@@ -82,11 +82,10 @@ func (e *Engine) packetToWAN(o *outbound, b *packet.Buffer, now int64) {
 	o.run.count(b.Segments(), len(b.Bytes), in.Flags)
 	switch d := &o.run.decision; d.verdict {
 	case Forward:
-		if in.Fragment == packet.FirstFragment {
-			e.fragments[ToWAN].Remember(in, now)
-		}
+		e.fragments[ToWAN].Remember(in, now)
 		e.forward(o, b, d)
 	case Deliver:
+		e.fragments[ToWAN].Remember(in, now)
 		e.deliverBuffer(b)
 	case Drop:
 		e.counters.drop(ToWAN, d.reason, b.Segments())
@@ -138,17 +137,21 @@ func (e *Engine) forward(o *outbound, b *packet.Buffer, d *decision) {
 		b.Release()
 		return
 	}
-	if d.to.kind == routeLAN {
-		packet.DecrementTTL(b.Bytes, in)
-		o.out.own(b, d.to)
-		return
-	}
 	mtu := o.snap.mtu(d)
 	if !e.fits(o, b, mtu) {
 		return
 	}
 	packet.DecrementTTL(b.Bytes, in)
 	b.ClampMSS(mtu)
+	e.pass(o, b, d)
+}
+
+// pass sends a packet on that is ready to leave.
+func (e *Engine) pass(o *outbound, b *packet.Buffer, d *decision) {
+	if d.to.kind == routeLAN {
+		o.out.own(b, d.to)
+		return
+	}
 	e.transmit(ToWAN, o.snap, d, b)
 }
 
@@ -228,9 +231,8 @@ func (e *Engine) fragment(o *outbound, b *packet.Buffer, mtu int) {
 	err := packet.Fragments(b.Bytes, &b.Info, mtu, func(piece []byte) {
 		f := packet.Get(len(piece))
 		copy(f.Bytes, piece)
-		f.Info = b.Info
-		f.Info.Length = uint32(len(piece))
-		e.transmit(ToWAN, o.snap, &d, f)
+		packet.Decode(f.Bytes, &f.Info)
+		e.pass(o, f, &d)
 	})
 	if err != nil {
 		e.counters.drop(ToWAN, TooBig, 1)
@@ -247,5 +249,5 @@ func (o *outbound) answerLAN(answer []byte, to *packet.Info) {
 	if !ok || r.kind != routeLAN {
 		return
 	}
-	o.out.copied(answer, r)
+	o.out.answer(answer, r)
 }

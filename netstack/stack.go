@@ -76,15 +76,21 @@ func (h *stackHost) setAddresses(want []netip.Addr) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	keep := make(map[netip.Addr]bool, len(want))
+	var added []netip.Addr
 	for _, a := range want {
 		keep[a] = true
 		if _, ok := h.addresses[a]; ok {
 			continue
 		}
 		if err := h.addAddress(hostNIC, a, a.BitLen()); err != nil {
+			for _, a := range added {
+				h.stack.RemoveAddress(hostNIC, tcpip.AddrFromSlice(a.AsSlice()))
+				delete(h.addresses, a)
+			}
 			return err
 		}
 		h.addresses[a] = hostNIC
+		added = append(added, a)
 	}
 	for a, nic := range h.addresses {
 		if !keep[a] {

@@ -76,6 +76,7 @@ func (d Direction) String() string {
 type counters struct {
 	dir [numDirections]struct {
 		forwarded, delivered atomic.Uint64
+		answered             atomic.Uint64
 		bytes                atomic.Uint64
 		dropped              [numReasons]atomic.Uint64
 		_                    [64]byte
@@ -93,10 +94,13 @@ func (c *counters) forward(d Direction, packets, bytes int) {
 
 // DirectionCounters is a copy of what was counted in one direction.
 type DirectionCounters struct {
-	Forwarded uint64            `json:"forwarded"`
-	Delivered uint64            `json:"delivered"`
-	Bytes     uint64            `json:"bytes"`
-	Dropped   map[string]uint64 `json:"dropped"`
+	Forwarded uint64 `json:"forwarded"`
+	Delivered uint64 `json:"delivered"`
+	// Answered counts the ICMP errors and resets that we sent about packets of
+	// this direction.
+	Answered uint64            `json:"answered"`
+	Bytes    uint64            `json:"bytes"`
+	Dropped  map[string]uint64 `json:"dropped"`
 }
 
 // Counters is a copy of the engine's counters. Dropped holds reasons that
@@ -110,7 +114,7 @@ func (c *counters) snapshot() Counters {
 	read := func(d Direction) DirectionCounters {
 		s := &c.dir[d]
 		out := DirectionCounters{
-			Forwarded: s.forwarded.Load(), Delivered: s.delivered.Load(), Bytes: s.bytes.Load(),
+			Forwarded: s.forwarded.Load(), Delivered: s.delivered.Load(), Answered: s.answered.Load(), Bytes: s.bytes.Load(),
 			Dropped: map[string]uint64{},
 		}
 		for r := NoReason + 1; r < numReasons; r++ {

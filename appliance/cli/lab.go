@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"patronus/appliance/lab"
+	"patronus/configs"
 	"patronus/e2e/vnet"
 )
 
@@ -30,6 +32,7 @@ type labCmd struct {
 	Loss     float64       `help:"Loss of every uplink, percent."`
 	Rate     int64         `help:"Rate of every uplink, Mbit/s."`
 	MTU      int           `name:"mtu" help:"MTU of every uplink, bytes."`
+	Topology string        `help:"full-mesh or hub-and-spoke; default: a mesh of up to 8 sites, else spokes around hq." enum:",full-mesh,hub-and-spoke" default:""`
 	Seed     uint64        `help:"Seed of all chance; default: a new one, which is printed."`
 	Listen   string        `help:"Where to listen for HTTP verbs that break and heal uplinks; empty: nowhere." default:"127.0.0.1:0"`
 	Idle     bool          `help:"Start no traffic."`
@@ -59,6 +62,8 @@ func (c *labCmd) Run(ctx context.Context, env *Env, log *slog.Logger) error {
 		ctx, cancel = context.WithTimeout(ctx, c.Duration)
 		defer cancel()
 	}
+	// A large lab has more sockets than the usual soft limit allows files.
+	raiseFileLimit()
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64()
 	}
@@ -67,7 +72,7 @@ func (c *labCmd) Run(ctx context.Context, env *Env, log *slog.Logger) error {
 	if !env.Terminal || c.JSON {
 		quiet = log
 	}
-	fabric, err := lab.New(lab.Options{Sites: c.Sites, Uplinks: c.lines(), Seed: c.Seed, Logger: quiet})
+	fabric, err := lab.New(lab.Options{Sites: c.Sites, Uplinks: c.lines(), Seed: c.Seed, Topology: configs.TopologyMode(c.Topology), Logger: quiet})
 	if err != nil {
 		return err
 	}
@@ -97,6 +102,16 @@ func (c *labCmd) Run(ctx context.Context, env *Env, log *slog.Logger) error {
 		return err
 	}
 	return nil
+}
+
+// raiseFileLimit takes what the hard limit gives; a lab that needs more says
+// which socket it could not open.
+func raiseFileLimit() {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < limit.Max {
+		limit.Cur = limit.Max
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
 }
 
 // lines are the access lines, with what the flags change of them.

@@ -20,8 +20,13 @@ import (
 	"patronus/netstack/tunnel"
 )
 
-// MaxSites bounds a lab: each site has a /16 of 10.0.0.0/8.
-const MaxSites = 250
+// MaxSites bounds a lab: each site has a /16 of 10.0.0.0/8. MeshSites is from
+// where on a full mesh is not the default any more: its paths grow with the
+// square of the sites.
+const (
+	MaxSites  = 250
+	MeshSites = 8
+)
 
 // Options say what fabric to build.
 type Options struct {
@@ -30,6 +35,9 @@ type Options struct {
 	// Uplinks are the access lines that each site gets, by name.
 	Uplinks []Line
 	Seed    uint64
+	// Topology is the shape of the overlay; hubs are named "hq" and so on.
+	// Empty means a full mesh of up to MeshSites sites, else all around hq.
+	Topology configs.TopologyMode
 	// Change may adapt a site's configuration before it is applied.
 	Change func(*configs.Config)
 }
@@ -90,13 +98,19 @@ func New(o Options) (*Fabric, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Topology == "" {
+		o.Topology = configs.FullMesh
+		if o.Sites > MeshSites {
+			o.Topology = configs.HubAndSpoke
+		}
+	}
 	f := &Fabric{lines: o.Uplinks}
 	plan, keys := o.plan()
 	sockets, err := openUplinks(plan)
 	if err != nil {
 		return nil, err
 	}
-	if f.Relay, err = vnet.NewRelay(vnet.RelayOptions{Uplinks: sockets.relay, Seed: o.Seed}); err != nil {
+	if f.Relay, err = vnet.NewRelay(vnet.RelayOptions{Uplinks: sockets.relay, Pairs: o.pairs(plan), Seed: o.Seed}); err != nil {
 		return nil, err
 	}
 	for _, site := range plan {
@@ -112,6 +126,29 @@ func New(o Options) (*Fabric, error) {
 		f.Sites = append(f.Sites, site)
 	}
 	return f, nil
+}
+
+// adjacent reports whether two sites of a plan have paths to each other.
+func (o *Options) adjacent(i, j int) bool {
+	return i != j && (o.Topology == configs.FullMesh || i == 0 || j == 0)
+}
+
+// pairs are the uplinks that the relay joins.
+func (o *Options) pairs(plan []configs.Site) [][2]string {
+	var pairs [][2]string
+	for i := range plan {
+		for j := i + 1; j < len(plan); j++ {
+			if !o.adjacent(i, j) {
+				continue
+			}
+			for _, a := range plan[i].Uplinks {
+				for _, b := range plan[j].Uplinks {
+					pairs = append(pairs, [2]string{plan[i].Name + "." + a.Name, plan[j].Name + "." + b.Name})
+				}
+			}
+		}
+	}
+	return pairs
 }
 
 // plan names everything: prefixes, keys, and the public endpoints by which
@@ -162,6 +199,9 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 		}},
 		Classes: voiceByPort(),
 	}
+	if cfg.Topology.Mode = o.Topology; o.Topology == configs.HubAndSpoke {
+		cfg.Topology.Hubs = []string{siteName(0)}
+	}
 	if o.Change != nil {
 		o.Change(&cfg)
 	}
@@ -177,7 +217,7 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 	opener := &opener{cable: near, keys: keys, binds: map[string]conn.Bind{}}
 	for k := range sites[i].Uplinks {
 		uplink := sites[i].Uplinks[k].Name
-		bind, err := sockets.bind(name, uplink, plan, relay)
+		bind, err := sockets.bind(i, uplink, plan, relay, o.adjacent)
 		if err != nil {
 			return nil, err
 		}
@@ -349,8 +389,8 @@ func openUplinks(plan []configs.Site) (*uplinkSockets, error) {
 
 // bind is an uplink's socket. Its device knows the others by their public
 // endpoints; on loopback each of those is a socket of the relay.
-func (s *uplinkSockets) bind(site, uplink string, plan []configs.Site, relay *vnet.Relay) (conn.Bind, error) {
-	from := site + "." + uplink
+func (s *uplinkSockets) bind(site int, uplink string, plan []configs.Site, relay *vnet.Relay, adjacent func(i, j int) bool) (conn.Bind, error) {
+	from := plan[site].Name + "." + uplink
 	udp, err := tunnel.NewUDP(tunnel.UDPOptions{
 		Sources: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, Port: s.ports[from], BatchSize: labBatch,
 	})
@@ -359,7 +399,7 @@ func (s *uplinkSockets) bind(site, uplink string, plan []configs.Site, relay *vn
 	}
 	b := &publicBind{UDP: udp, real: make(map[string]string)}
 	for i := range plan {
-		if plan[i].Name == site {
+		if !adjacent(site, i) {
 			continue
 		}
 		for j := range plan[i].Uplinks {

@@ -244,26 +244,39 @@ func TestCollision(t *testing.T) {
 				t.Fatal(err)
 			}
 			var mu sync.Mutex
-			var held [][]byte
-			hold := func(d []byte) bool {
-				mu.Lock()
-				defer mu.Unlock()
-				held = append(held, slices.Clone(d))
-				return false
+			var held [][]byte // what waits to be injected
+			to := map[*byte]*Memory{}
+			hold := func(at *Memory) func([]byte) bool {
+				return func(d []byte) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					d = slices.Clone(d)
+					held, to[&d[0]] = append(held, d), at
+					return false
+				}
 			}
-			ma.Filter(hold)
-			mb.Filter(hold)
+			release := func() {
+				mu.Lock()
+				all := held
+				held = nil
+				mu.Unlock()
+				for _, d := range all {
+					to[&d[0]].Inject(d)
+				}
+				synctest.Wait()
+			}
+			ma.Filter(hold(mb))
+			mb.Filter(hold(ma))
 			a.run(t)
 			b.run(t)
 			synctest.Wait()
 			a.Send(a.peer, buffer(udpPacket(100, 0)), Rest)
-			synctest.Wait()
 			b.Send(b.peer, buffer(udpPacket(100, 0)), Rest)
 			synctest.Wait()
+			release() // both initiations
 			ma.Filter(nil)
 			mb.Filter(nil)
-			mb.Inject(held[0])
-			ma.Inject(held[1])
+			release() // the responses
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 			if got.n() != 2 {
