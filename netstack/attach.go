@@ -85,7 +85,7 @@ func (e *Engine) openPorts(cfg *configs.Config) (all []attachedPort, opened []*p
 }
 
 func (e *Engine) openPort(want *configs.LANPort) (*portState, error) {
-	n := &neighbours{host: e.host}
+	n := newNeighbours(e.host)
 	port, err := e.opener.OpenPort(want, n.frame, n)
 	if err != nil {
 		return nil, err
@@ -124,6 +124,10 @@ func (e *Engine) startPort(p *portState) {
 		e.tasks.Go(func() error {
 			// A frame that the port does not take is like one lost on the wire.
 			_ = p.neighbours.run(ctx, func(frame []byte) { _ = w.WriteFrame(frame) })
+			return nil
+		})
+		e.tasks.Go(func() error {
+			e.readUnanswered(ctx, p)
 			return nil
 		})
 	}
@@ -166,7 +170,8 @@ func uplinkIdentity(u *configs.Uplink) string {
 }
 
 // buildTunnels returns the tunnel of each of our uplinks, by reuse where the
-// identity stayed. New ones touch nothing until they are started.
+// identity stayed. New ones touch nothing until they are started, but have to
+// be closed: with an error it returns those that were built before.
 func (e *Engine) buildTunnels(cfg *configs.Config) (map[string]*uplinkState, error) {
 	all := make(map[string]*uplinkState)
 	self := cfg.Self()
@@ -179,7 +184,7 @@ func (e *Engine) buildTunnels(cfg *configs.Config) (map[string]*uplinkState, err
 		}
 		u, err := e.buildTunnel(&want)
 		if err != nil {
-			return nil, fmt.Errorf("uplink %s: %w", want.Name, err)
+			return all, fmt.Errorf("uplink %s: %w", want.Name, err)
 		}
 		all[id] = u
 	}
@@ -270,37 +275,61 @@ func (e *Engine) revive(ctx context.Context, forget func() bool) {
 }
 
 // connect reconciles the peers of all tunnels with the configuration: paths to
-// the sites we have direct paths to, and devices.
+// the sites we have direct paths to, and devices. What is not wanted any more
+// goes first: its key may have another name now.
 func (e *Engine) connect(cfg *configs.Config) ([]*deviceState, error) {
 	var failed []error
-	sites := make(map[string]uint16, len(cfg.Sites))
-	for i := range cfg.Sites {
-		sites[cfg.Sites[i].Name] = uint16(i)
-	}
-	wanted := make(map[*pathState]bool)
+	wanted := make(map[path.ID]link)
 	for _, u := range e.tunnels {
 		for _, site := range cfg.Peers() {
 			for i := range site.Uplinks {
-				p, err := e.connectPath(cfg, u, site, &site.Uplinks[i])
-				if err != nil {
-					failed = append(failed, err)
-					continue
-				}
-				p.site.Store(uint32(sites[site.Name]))
-				wanted[p] = true
+				remote := &site.Uplinks[i]
+				wanted[path.NewID(cfg.Site, u.config.Name, site.Name, remote.Name)] = link{u, site.Name, remote}
 			}
 		}
 	}
 	for i, p := range e.paths {
-		if p != nil && !wanted[p] {
-			failed = append(failed, p.uplink.tunnel.RemovePeer(p.peer))
-			e.paths[i] = nil
+		if p == nil {
+			continue
 		}
+		if l, ok := wanted[p.id]; ok && p.joins(l) {
+			delete(wanted, p.id)
+			failed = append(failed, p.reach(l))
+			continue
+		}
+		e.paths[i] = nil
+		failed = append(failed, p.uplink.tunnel.RemovePeer(p.peer))
+	}
+	for id, l := range wanted {
+		failed = append(failed, e.connectPath(id, l))
 	}
 	devices, err := e.connectDevices(cfg)
 	failed = append(failed, err)
-	e.publishEnds(devices)
 	return devices, errors.Join(failed...)
+}
+
+// link is what a path is to join.
+type link struct {
+	uplink *uplinkState
+	site   string
+	remote *configs.Uplink
+}
+
+// joins reports whether a path is this link still: with the same key and
+// address its session goes on.
+func (p *pathState) joins(l link) bool {
+	return p.uplink == l.uplink && p.key == l.remote.PublicKey && p.remote == l.remote.Path().As4()
+}
+
+// reach takes a new endpoint from the configuration. One that the peer has
+// roamed to stays until the configuration says something new.
+func (p *pathState) reach(l link) error {
+	at := l.uplink.endpoint(l.remote.Endpoints)
+	if !at.IsValid() || at == p.configured {
+		return nil
+	}
+	p.configured = at
+	return p.uplink.tunnel.SetEndpoint(p.peer, at)
 }
 
 // publishEnds tells each tunnel's receiving side who its peers are.
@@ -321,34 +350,16 @@ func (e *Engine) publishEnds(devices []*deviceState) {
 	}
 }
 
-// connectPath returns the path between two uplinks; a peer whose key and
-// address stayed keeps its session.
-func (e *Engine) connectPath(cfg *configs.Config, u *uplinkState, site *configs.Site, remote *configs.Uplink) (*pathState, error) {
-	id := path.NewID(cfg.Site, u.config.Name, site.Name, remote.Name)
-	for i, p := range e.paths {
-		if p == nil || p.id != id {
-			continue
-		}
-		if p.key == remote.PublicKey && p.uplink == u && p.remote == remote.Path().As4() {
-			if at := u.endpoint(remote.Endpoints); at.IsValid() && at != p.configured {
-				p.configured = at
-				return p, u.tunnel.SetEndpoint(p.peer, at)
-			}
-			return p, nil
-		}
-		e.paths[i] = nil
-		if err := p.uplink.tunnel.RemovePeer(p.peer); err != nil {
-			return nil, fmt.Errorf("path %s: %w", id, err)
-		}
-	}
-	at := u.endpoint(remote.Endpoints)
-	peer, err := u.tunnel.AddPeer(tunnel.PeerConfig{
-		PublicKey: remote.PublicKey, PathAddress: remote.Path(), Endpoint: at, Keepalive: time.Duration(u.config.Keepalive),
+// connectPath adds the path of a link.
+func (e *Engine) connectPath(id path.ID, l link) error {
+	at := l.uplink.endpoint(l.remote.Endpoints)
+	peer, err := l.uplink.tunnel.AddPeer(tunnel.PeerConfig{
+		PublicKey: l.remote.PublicKey, PathAddress: l.remote.Path(), Endpoint: at, Keepalive: time.Duration(l.uplink.config.Keepalive),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("path %s: %w", id, err)
+		return fmt.Errorf("path %s: %w", id, err)
 	}
-	p := newPathState(e, id, u, remote, peer)
+	p := newPathState(e, id, l, peer)
 	p.configured = at
 	i := slices.Index(e.paths, nil)
 	if i < 0 {
@@ -357,7 +368,7 @@ func (e *Engine) connectPath(cfg *configs.Config, u *uplinkState, site *configs.
 	}
 	p.index = uint16(i)
 	e.paths[i] = p
-	return p, nil
+	return nil
 }
 
 // endpoint chooses the endpoint that this uplink can reach: of the family of

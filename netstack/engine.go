@@ -61,21 +61,21 @@ type Engine struct {
 	sink   func(Event)
 	batch  int
 
-	snapshot  atomic.Pointer[snapshot]
-	steering  atomic.Pointer[steering]
-	pathList  atomic.Pointer[[]*pathState] // by index: what flows are bound to; nil entries are free
-	flows     *flow.Table
-	fragments [numDirections]*flow.Fragments
-	host      *stackHost
-	counters  counters
-	faults    [packet.FaultCount]atomic.Uint64
-	prober    *prober
-	base      time.Time // what monotonic time counts from
-	started   int64     // monotonic ns
-	answers   answerLimit
-	scratch   sync.Pool // *inbound
-	steerMu   sync.Mutex
-	history   history
+	snapshot   atomic.Pointer[snapshot]
+	pathList   atomic.Pointer[[]*pathState] // by index: what flows are bound to; nil entries are free
+	flows      *flow.Table
+	fragments  [numDirections]*flow.Fragments
+	host       *stackHost
+	counters   counters
+	faults     [packet.FaultCount]atomic.Uint64
+	prober     *prober
+	base       time.Time // what monotonic time counts from
+	started    int64     // monotonic ns
+	answers    answerLimit
+	scratch    sync.Pool  // *inbound
+	steerMu    sync.Mutex // guards generation, and that the newest steering wins
+	generation uint32
+	history    history
 
 	mu      sync.Mutex              // serialises Apply; guards what follows
 	tunnels map[string]*uplinkState // by identity
@@ -92,6 +92,10 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newEngine(o, host), nil
+}
+
+func newEngine(o Options, host *stackHost) *Engine {
 	e := &Engine{
 		opener: o.Opener, log: o.Logger, sink: o.Sink, batch: o.BatchSize, host: host,
 		base: time.Now(), tunnels: map[string]*uplinkState{}, ports: map[string]*portState{},
@@ -115,8 +119,7 @@ func New(o Options) (*Engine, error) {
 	e.pathList.Store(new([]*pathState))
 	e.prober = newProber(e)
 	e.scratch.New = func() any { return newInbound(e.batch) }
-	e.steering.Store(&steering{})
-	return e, nil
+	return e
 }
 
 // now is the monotonic time of the packet path, ns.
@@ -126,6 +129,18 @@ func (e *Engine) now() int64 { return int64(time.Since(e.base)) }
 // the ports and tunnels that Apply opens.
 func (e *Engine) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	e.start(ctx, group)
+	group.Go(func() error { return e.host.run(ctx, e.fromHost) })
+	err := group.Wait()
+	e.host.close()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// start starts everything but the host, whose goroutines are gVisor's.
+func (e *Engine) start(ctx context.Context, group *errgroup.Group) {
 	e.mu.Lock()
 	e.started = e.now()
 	e.tasks = group
@@ -139,18 +154,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 	group.Go(func() error { return e.prober.run(ctx) })
 	group.Go(func() error { return e.tick(ctx) })
-	group.Go(func() error { return e.host.run(ctx, e.fromHost) })
 	group.Go(func() error {
 		<-ctx.Done()
 		e.close()
 		return ctx.Err()
 	})
-	err := group.Wait()
-	e.host.close()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // close stops ports first, so that nothing new enters, then tunnels.
@@ -198,6 +206,11 @@ func (e *Engine) apply(rev uint64, cfg *configs.Config, rules *policy.Ruleset) e
 		for _, p := range opened {
 			p.close()
 		}
+		for id, u := range tunnels {
+			if e.tunnels[id] == nil {
+				u.tunnel.Close()
+			}
+		}
 		return err
 	}
 	oldPorts, oldTunnels := e.ports, e.tunnels
@@ -221,9 +234,8 @@ func (e *Engine) apply(rev uint64, cfg *configs.Config, rules *policy.Ruleset) e
 	next.hits = newHits(rules, hits)
 	paths := slices.Clone(e.paths)
 	e.prober.reconfigure(next, paths)
-	e.pathList.Store(&paths)
-	e.snapshot.Store(next)
-	e.resteer()
+	e.publish(next, paths)
+	e.publishEnds(devices)
 	for _, p := range opened {
 		e.startPort(p)
 	}
@@ -277,5 +289,15 @@ func hostAddresses(cfg *configs.Config) []netip.Addr {
 	return slices.SortedFunc(maps.Keys(set), netip.Addr.Compare)
 }
 
-// Reevaluate forgets a flow, so that its next packet is judged anew.
-func (e *Engine) Reevaluate(k packet.Key) bool { return e.flows.Remove(&k) }
+// Reevaluate has a live flow judged anew at its next packet. It reports false
+// if there is no such flow.
+func (e *Engine) Reevaluate(k packet.Key) bool {
+	f, _ := e.flows.Lookup(&k)
+	if f == nil {
+		return false
+	}
+	if b := f.Binding(); b != 0 {
+		f.Bind(flow.NewBinding(b.Rules()-1, b.Verdict(), b.Class(), b.Path(), b.Steer()))
+	}
+	return true
+}

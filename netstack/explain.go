@@ -100,7 +100,7 @@ func (e *Engine) explainRoute(s *snapshot, x *Explanation, to route, ok bool, cl
 	case to.kind == routeSite:
 		x.Site = s.sites[to.site].name
 		x.Route = "site " + x.Site
-		st := e.steering.Load()
+		st := s.steering.Load()
 		winner, why := st.choose(to.site, class, 0, nil)
 		x.Why = why.String()
 		if winner != nil {

@@ -23,6 +23,7 @@ func (h *inboundHandler) FromTunnel(_ *tunnel.Tunnel, pkts []tunnel.Inbound) {
 type inbound struct {
 	snap   *snapshot
 	from   *pathState // nil: a device
+	site   uint16     // of from
 	device *deviceState
 	run    run
 	out    outlet
@@ -46,8 +47,17 @@ func (e *Engine) fromWAN(u *uplinkState, pkts []tunnel.Inbound) {
 		e.counters.drop(FromWAN, Misdelivered, len(pkts))
 		return
 	}
+	site := s.self // of a device
+	if from.path != nil {
+		if n, ok := s.index[from.path.site]; ok {
+			site = n
+		} else {
+			e.counters.drop(FromWAN, Misdelivered, len(pkts))
+			return
+		}
+	}
 	i := e.scratch.Get().(*inbound)
-	i.snap, i.from, i.device = s, from.path, from.device
+	i.snap, i.from, i.device, i.site = s, from.path, from.device, site
 	i.run.reset()
 	i.out.grow(len(pkts))
 	now := e.now()
@@ -149,7 +159,7 @@ func (e *Engine) decideFromWAN(i *inbound, in *packet.Info, b []byte, now int64)
 	d.to = to
 	fromDevice := i.from == nil
 	e.judge(s, &i.run, in, b, now, fromDevice, to.kind == routeLAN || to.kind == routeDevice)
-	if !fromDevice && to.kind == routeSite && to.site == uint16(i.from.site.Load()) {
+	if !fromDevice && to.kind == routeSite && to.site == i.site {
 		d.drop(NoRoute) // back where it came from: a loop
 		return
 	}
@@ -162,7 +172,7 @@ func (i *inbound) belongs(r route) bool {
 	if i.from == nil {
 		return r.kind == routeDevice && i.snap.devices[r.device] == i.device
 	}
-	return r.kind == routeSite && i.snap.reachedVia(r.site, uint16(i.from.site.Load()))
+	return r.kind == routeSite && i.snap.reachedVia(r.site, i.site)
 }
 
 // forwardIn sends an admitted packet to the LAN, or on to another site.

@@ -115,7 +115,7 @@ func (e *Engine) flowStatus(s *snapshot, v *flow.View) FlowStatus {
 	if v.Record != nil {
 		f.Policy = v.Record.Policy
 	}
-	if p := e.steering.Load().path(v.Binding.Path()); p != nil {
+	if p := s.steering.Load().path(v.Binding.Path()); p != nil {
 		f.Path = p.id
 	}
 	return f

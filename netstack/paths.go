@@ -21,12 +21,12 @@ type pathState struct {
 	index  uint16 // what flows are bound to
 	uplink *uplinkState
 	remote [4]byte // the peer's path address
+	site   string  // the remote one
 	name   string  // of the remote uplink
 	key    configs.Key
 	peer   *tunnel.Peer
 	// configured is the endpoint that the configuration gave last.
 	configured netip.AddrPort
-	site       atomic.Uint32 // index of the remote site in the current snapshot
 
 	// lastTraffic is when the path last carried anything but probes, ns.
 	lastTraffic atomic.Int64
@@ -77,9 +77,9 @@ func (w *tallyWindow) add(t tunnel.Tally) (duplicates, keepalives uint64) {
 	return duplicates, keepalives
 }
 
-func newPathState(e *Engine, id path.ID, u *uplinkState, remote *configs.Uplink, peer *tunnel.Peer) *pathState {
+func newPathState(e *Engine, id path.ID, l link, peer *tunnel.Peer) *pathState {
 	return &pathState{
-		id: id, uplink: u, remote: remote.Path().As4(), name: remote.Name, key: remote.PublicKey, peer: peer,
+		id: id, uplink: l.uplink, remote: l.remote.Path().As4(), site: l.site, name: l.remote.Name, key: l.remote.PublicKey, peer: peer,
 		inband: probe.NewInBand(), since: e.wall(e.now()),
 	}
 }
@@ -124,7 +124,7 @@ func (p *pathState) status(s *snapshot, w tunnel.Status) PathStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := PathStatus{
-		ID: p.id, Site: s.sites[p.site.Load()].name, Uplink: p.uplink.config.Name, RemoteUplink: p.name,
+		ID: p.id, Site: p.site, Uplink: p.uplink.config.Name, RemoteUplink: p.name,
 		State: p.tracker.State().String(), Why: p.cause, Since: p.since, Metrics: p.sample.Metrics(), Scores: map[string]path.Score{},
 		MTU: p.mtu(), Handshake: w.LastHandshakeAt, TxPackets: c.TxPackets, TxBytes: c.TxBytes,
 		RxPackets: p.inband.Snapshot().Received, RxBytes: p.rxBytes.Load(), InBand: p.inband.Snapshot(),

@@ -79,7 +79,15 @@ func (e *Engine) judge(s *snapshot, r *run, in *packet.Info, b []byte, now int64
 	}
 	if f != nil {
 		r.flow, r.forward = f, forward
-		if binding := f.Binding(); binding.Judged(s.version) {
+		binding := f.Binding()
+		switch {
+		case !forward && binding != 0 && verdictOf(binding) != Forward:
+			// Whom the rules let begin is not held up by what the other side
+			// was denied before.
+			if !e.reversed(s, r, in, egress, ingress) {
+				return
+			}
+		case binding.Judged(s.version):
 			d.verdict, d.class = verdictOf(binding), path.ClassID(binding.Class())
 			if d.verdict != Forward {
 				d.reason = Denied
@@ -88,6 +96,22 @@ func (e *Engine) judge(s *snapshot, r *run, in *packet.Info, b []byte, now int64
 		}
 	}
 	e.judgeNew(s, r, in, now, egress, ingress)
+}
+
+// reversed judges a packet that comes against the direction of a denied flow.
+// If it is admitted the flow makes room for its own, which is to be judged.
+func (e *Engine) reversed(s *snapshot, r *run, in *packet.Info, egress, ingress bool) bool {
+	answer := s.rules.EvaluateSide(&in.Key, egress, ingress)
+	if answer.Allowed {
+		e.flows.Remove(&in.Key)
+		r.flow, r.forward = nil, false
+		return true
+	}
+	r.decision.drop(Denied)
+	if answer.Reject && (in.Key.Proto != packet.TCP || in.Flags&packet.FlagSYN != 0) {
+		r.decision.verdict = Reject
+	}
+	return false
 }
 
 // judgeNew asks the rules, for a new flow or one that older rules admitted.
@@ -140,8 +164,17 @@ func (e *Engine) settle(s *snapshot, r *run) {
 		return
 	}
 	if r.fresh {
-		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), flow.NoPath, 0))
+		r.flow.Bind(flow.NewBinding(s.version, uint8(d.verdict)+1, uint8(d.class), d.keeps(r.flow.Binding()), 0))
 	}
+}
+
+// keeps is the path that a flow stays bound to while its packets come from
+// there: those that go there find it again.
+func (d *decision) keeps(b flow.Binding) uint16 {
+	if d.verdict == Forward && b != 0 && verdictOf(b) == Forward {
+		return b.Path()
+	}
+	return flow.NoPath
 }
 
 // verdictOf is the verdict that a binding holds. Bindings keep it plus one: 0
@@ -154,8 +187,12 @@ func (e *Engine) adopting(s *snapshot, now int64) bool {
 }
 
 // isError reports whether a packet is an ICMP error, which belongs to the flow
-// that it quotes.
+// that it quotes. A later fragment has no ICMP header: it goes the way of its
+// first one.
 func isError(in *packet.Info) bool {
+	if in.Fragment == packet.LaterFragment {
+		return false
+	}
 	switch in.Key.Proto {
 	case packet.ICMP:
 		switch in.ICMPType {
@@ -196,7 +233,7 @@ func (e *Engine) record(s *snapshot, k *packet.Key, answer *policy.Decision, cla
 // steer chooses the path of a run that goes to another site.
 func (e *Engine) steer(s *snapshot, r *run) {
 	d := &r.decision
-	st := e.steering.Load()
+	st := s.steering.Load()
 	f := r.flow
 	if f == nil { // an ICMP error
 		if d.path, _ = st.choose(d.to.site, d.class, 0, nil); d.path == nil {

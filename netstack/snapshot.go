@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/gaissmai/bart"
 
@@ -53,6 +54,10 @@ type snapshot struct {
 	devices []*deviceState
 	classes *path.Classes
 	rules   *policy.Ruleset
+	index   map[string]uint16 // of sites, by name
+	// steering is what is known of the paths, in this revision's numbering of
+	// sites; never nil once the snapshot is published.
+	steering atomic.Pointer[steering]
 	// source answers ICMP errors toward the WAN: the first LAN address of each
 	// family, else the overlay address.
 	source4, source6 netip.Addr
@@ -88,14 +93,14 @@ func newSnapshot(cfg *configs.Config, rev uint64, ports []attachedPort, devices 
 		}
 		s.bands = append(s.bands, band)
 	}
-	index := make(map[string]uint16, len(cfg.Sites))
+	s.index = make(map[string]uint16, len(cfg.Sites))
 	for i := range cfg.Sites {
 		site := &cfg.Sites[i]
-		index[site.Name] = uint16(i)
+		s.index[site.Name] = uint16(i)
 		s.sites = append(s.sites, siteRoute{name: site.Name, overlay: cfg.OverlayAddress(site)})
 	}
-	s.self = index[cfg.Site]
-	s.routeSites(index)
+	s.self = s.index[cfg.Site]
+	s.routeSites()
 	s.routeOwn()
 	for i, d := range devices {
 		for _, p := range d.config.AllowedIPs {
@@ -106,13 +111,13 @@ func newSnapshot(cfg *configs.Config, rev uint64, ports []attachedPort, devices 
 }
 
 // routeSites adds the prefixes of the other sites.
-func (s *snapshot) routeSites(index map[string]uint16) {
+func (s *snapshot) routeSites() {
 	for i := range s.sites {
 		if uint16(i) == s.self {
 			continue
 		}
 		for _, next := range s.config.NextSites(s.sites[i].name) {
-			s.sites[i].via = append(s.sites[i].via, index[next.Name])
+			s.sites[i].via = append(s.sites[i].via, s.index[next.Name])
 		}
 		s.appliances[packet.AddrFrom(s.sites[i].overlay)] = true
 		r := route{kind: routeSite, site: uint16(i)}

@@ -83,30 +83,44 @@ func (st *steering) explain(r *flow.Record, site uint16, class path.ClassID, win
 // resteer publishes the present state of all paths. Every flow's next packet
 // asks again; most stay where they are.
 func (e *Engine) resteer() {
-	s := e.snapshot.Load()
-	if s == nil {
-		return
-	}
 	e.steerMu.Lock()
 	defer e.steerMu.Unlock()
-	paths := e.pathList.Load()
-	next := &steering{
-		generation: e.steering.Load().generation + 1, classes: s.classes, paths: *paths,
+	if s := e.snapshot.Load(); s != nil {
+		s.steering.Store(e.newSteering(s, *e.pathList.Load()))
+	}
+}
+
+// publish makes a new revision and its paths the running ones.
+func (e *Engine) publish(s *snapshot, paths []*pathState) {
+	e.steerMu.Lock()
+	defer e.steerMu.Unlock()
+	s.steering.Store(e.newSteering(s, paths))
+	e.pathList.Store(&paths)
+	e.snapshot.Store(s)
+}
+
+// newSteering takes the present state of all paths. The caller holds steerMu.
+func (e *Engine) newSteering(s *snapshot, paths []*pathState) *steering {
+	if e.generation++; e.generation&flow.SteerMask == 0 {
+		e.generation++ // 0 in a flow's binding means: never steered
+	}
+	st := &steering{
+		generation: e.generation, classes: s.classes, paths: paths,
 		toward: make([][]way, len(s.sites)), site: make([]way, len(s.sites)),
 	}
-	if next.generation == 0 {
-		next.generation = 1 // 0 means: never steered
-	}
-	for _, p := range *paths {
-		if p != nil {
-			w := &next.site[p.site.Load()]
+	for _, p := range paths {
+		if p == nil {
+			continue
+		}
+		if i, ok := s.index[p.site]; ok {
+			w := &st.site[i]
 			w.candidates = append(w.candidates, p.candidate())
 		}
 	}
 	for i := range s.sites {
 		for _, via := range s.sites[i].via {
-			next.toward[i] = append(next.toward[i], next.site[via])
+			st.toward[i] = append(st.toward[i], st.site[via])
 		}
 	}
-	e.steering.Store(next)
+	return st
 }

@@ -105,8 +105,8 @@ func (f *Flow) advance(w uint32, forward bool, flags uint8) {
 // Binding is what was decided last, or 0.
 func (f *Flow) Binding() Binding { return Binding(f.binding.Load()) }
 
-// Bind keeps a decision. The first one reports Started, one with another path
-// Moved, one with another verdict Rejudged, to the table's sink, so call
+// Bind keeps a decision. The first one reports Started, one that moves it from
+// one path to another Moved, one with another verdict Rejudged, to the table's sink, so call
 // [Flow.SetRecord] before. Of two goroutines that decide at once the last one
 // stays: if it had the older rules, the flow's next packet finds that out and
 // decides again. Each change is reported once, whoever made it.
@@ -122,7 +122,7 @@ func (f *Flow) Bind(b Binding) {
 		f.table.emit(Event{Kind: Started, View: f.View()})
 	case old.Verdict() != b.Verdict():
 		f.table.emit(Event{Kind: Rejudged, From: old, View: f.View()})
-	case old.Path() != b.Path():
+	case old.Path() != b.Path() && old.Path() != NoPath && b.Path() != NoPath:
 		f.moves.Add(1)
 		f.table.emit(Event{Kind: Moved, From: old, View: f.View()})
 	}

@@ -100,7 +100,7 @@ func (c *checker) metadata(m *metav1.ObjectMeta, namespaced bool) {
 	c.labels("metadata.labels", m.Labels)
 	size := 0
 	for _, k := range sortedKeys(m.Annotations) {
-		for _, why := range validation.IsQualifiedName(strings.ToLower(k)) {
+		for _, why := range labelKey(strings.ToLower(k)) {
 			c.invalid("metadata.annotations", k, why)
 		}
 		if size += len(k) + len(m.Annotations[k]); size > apivalidation.TotalAnnotationSizeLimitB {
@@ -122,15 +122,46 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
+// plainName is the quick answer for what is usual and valid both as a label's
+// name and as its value; validation by regular expressions is slow.
+func plainName(s string) bool {
+	if s == "" || len(s) > validation.LabelValueMaxLength {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case (c == '-' || c == '_' || c == '.') && i > 0 && i < len(s)-1:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func labelKey(s string) []string {
+	if plainName(s) {
+		return nil
+	}
+	return validation.IsQualifiedName(s)
+}
+
+func labelValue(s string) []string {
+	if s == "" || plainName(s) {
+		return nil
+	}
+	return validation.IsValidLabelValue(s)
+}
+
 func (c *checker) labels(path string, labels map[string]string) {
 	for _, k := range sortedKeys(labels) {
 		if c.full() {
 			return
 		}
-		for _, why := range validation.IsQualifiedName(k) {
+		for _, why := range labelKey(k) {
 			c.invalid(path, k, why)
 		}
-		for _, why := range validation.IsValidLabelValue(labels[k]) {
+		for _, why := range labelValue(labels[k]) {
 			c.invalid(path, labels[k], why)
 		}
 	}
@@ -159,14 +190,14 @@ func (c *checker) selector(path string, s *metav1.LabelSelector) {
 		default:
 			c.invalid(at+".operator", e.Operator, "not a valid selector operator")
 		}
-		for _, why := range validation.IsQualifiedName(e.Key) {
+		for _, why := range labelKey(e.Key) {
 			c.invalid(at+".key", e.Key, why)
 		}
 		for j, v := range e.Values {
 			if c.full() {
 				return
 			}
-			for _, why := range validation.IsValidLabelValue(v) {
+			for _, why := range labelValue(v) {
 				c.invalid(fmt.Sprintf("%s.values[%d]", at, j), v, why)
 			}
 		}
