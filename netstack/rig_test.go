@@ -34,9 +34,7 @@ func newPlan(names ...string) *plan {
 		s := configs.Site{Name: name, Prefixes: []netip.Prefix{
 			netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/16", n)), netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/48", n)),
 		}}
-		for j, uplink := range []string{"wan0", "lte0"} {
-			s.Uplinks = append(s.Uplinks, p.uplink(uplink, fmt.Sprintf("198.51.100.%d:%d", n, 51820+j)))
-		}
+		s.Uplinks = append(s.Uplinks, p.uplink("wan0", fmt.Sprintf("198.51.100.%d:51820", n)), p.uplink("lte0", fmt.Sprintf("203.0.113.%d:51821", n)))
 		p.sites = append(p.sites, s)
 	}
 	return p
