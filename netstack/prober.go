@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -25,6 +24,10 @@ const (
 	// peer has no session: they ask for one, and their round trip, which has a
 	// handshake in it, is nobody's measurement.
 	helloPort = 49861
+	// firstProbe is how long a new path waits for the sockets of both sides,
+	// which often start together: a lost first handshake costs 5 s (WireGuard
+	// paper 6.1, Rekey-Timeout).
+	firstProbe = 100 * time.Millisecond
 	// probeHeader is IPv4 and UDP.
 	probeHeader = 28
 	// probeTOS is CS6, network control (RFC 2474, RFC 4594).
@@ -82,7 +85,7 @@ func (p *prober) reconfigure(s *snapshot, paths []*pathState) {
 			ps.session = probe.NewSession(probe.Options{
 				SSID: max(p.ssid, 1), Active: time.Duration(cfg.Active), Warm: time.Duration(cfg.Warm),
 				Idle: time.Duration(cfg.Idle), Cold: time.Duration(cfg.Cold), Lost: cfg.Lost, Budget: p.budgets[name],
-			}, now.Add(p.firstProbe(ps)))
+			}, now.Add(firstProbe))
 			ps.tracker = path.NewTracker(ps.id, path.Options{Classes: s.classes, Uplink: name, Lost: cfg.Lost})
 			ps.tracker.SetMTU(ps.mtu())
 			if !ps.uplink.carrier.Load() {
@@ -95,18 +98,6 @@ func (p *prober) reconfigure(s *snapshot, paths []*pathState) {
 		ps.mu.Unlock()
 	}
 	p.kick()
-}
-
-// firstProbe is how long a new path waits before it asks for a session. Two
-// sides that start at once would cross each other's handshakes, which costs both
-// 5 s (WireGuard paper 6.1, Rekey-Timeout): the one with the smaller key goes
-// first.
-func (p *prober) firstProbe(ps *pathState) time.Duration {
-	const first, second = 100 * time.Millisecond, 450 * time.Millisecond
-	if bytes.Compare(ps.uplink.config.PublicKey[:], ps.key[:]) < 0 {
-		return first
-	}
-	return second
 }
 
 // run sends probes when they are due until ctx ends.

@@ -27,6 +27,7 @@ type Group struct {
 	Endpoints []string
 	Sites     []string     // of the endpoints, sorted
 	Addr      netip.Addr   // one of them, for a flow as proof
+	Member    string       // the endpoint that has Addr
 	Prefix    netip.Prefix // of a group in no endpoint: where Addr was found
 
 	before, after policy.Subject
@@ -135,7 +136,7 @@ func (g *Group) take(first netip.Addr, bounded bool, next netip.Addr, e *configs
 			g.Sites = append(g.Sites, e.Site)
 		}
 		if !g.Addr.IsValid() {
-			g.Addr = first
+			g.Addr, g.Member = first, e.Namespace+"/"+e.Name
 		}
 		return
 	}
