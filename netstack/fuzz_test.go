@@ -95,7 +95,7 @@ func FuzzFromWAN(f *testing.F) {
 		}
 		_, _, _, inner, ok := packet.ParseOuter(bytes)
 		inner = append([]byte(nil), inner...)
-		probe := ok && len(inner) >= 20 && inner[0]>>4 == 4 && [4]byte(inner[12:16]) == over.remote && [4]byte(inner[16:20]) == over.uplink.source
+		probe := ok && len(inner) >= probeHeader && inner[0]>>4 == 4 && [4]byte(inner[12:16]) == over.remote && [4]byte(inner[16:20]) == over.uplink.source
 		got := r.delta(func() {
 			r.fromWAN(over.uplink, []tunnel.Inbound{{Bytes: bytes, Peer: over.peer, At: r.now()}})
 		})
