@@ -152,7 +152,7 @@ func newRig(tb testing.TB, p *plan, cfg *configs.Config) *rig {
 	r := &rig{tb: tb, plan: p, out: map[string]*outbound{}, opener: &memory{
 		keys: p.keys, far: map[string]*recorder{}, port: map[string]lan.Port{}, fail: map[string]bool{},
 	}}
-	e, err := New(Options{Opener: r.opener, Sink: r.take, BatchSize: 32, Flows: configs.Flows{Max: 1 << 12}})
+	e, err := New(Options{Opener: r.opener, Sink: r.take, BatchSize: 32, Flows: configs.Flows{Max: flowsOf(tb)}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -168,6 +168,14 @@ func newRig(tb testing.TB, p *plan, cfg *configs.Config) *rig {
 		r.apply(cfg)
 	}
 	return r
+}
+
+// flowsOf keeps the tables of tests small and those of benchmarks large.
+func flowsOf(tb testing.TB) int {
+	if _, bench := tb.(*testing.B); bench {
+		return 200_000
+	}
+	return 1 << 12
 }
 
 func (r *rig) take(ev Event) {

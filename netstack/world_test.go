@@ -55,6 +55,11 @@ var kept struct {
 // Access lines have 10 ms each way.
 func inWorld(t *testing.T, p *plan, change func(*configs.Config), f func(t *testing.T, w *world)) {
 	t.Helper()
+	inSeededWorld(t, 1, p, change, f)
+}
+
+func inSeededWorld(t *testing.T, seed uint64, p *plan, change func(*configs.Config), f func(t *testing.T, w *world)) {
+	t.Helper()
 	hosts := make([]*stackHost, len(p.sites))
 	for i := range hosts {
 		h, err := newStackHost()
@@ -65,7 +70,7 @@ func inWorld(t *testing.T, p *plan, change func(*configs.Config), f func(t *test
 		hosts[i] = h
 	}
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, plan: p, net: vnet.New(vnet.Options{Seed: 1})}
+		w := &world{t: t, plan: p, net: vnet.New(vnet.Options{Seed: seed})}
 		t.Cleanup(w.net.Close)
 		vnet.OnFailure(t, w.net)
 		w.inet = w.net.Cloud("inet")

@@ -1,6 +1,7 @@
 package house
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path"
@@ -32,9 +33,13 @@ func pages(t *testing.T) []file {
 
 var link = regexp.MustCompile(`\]\(([^)#:\s]+)(?:#[^)]*)?\)`)
 
-// Every link within the tree leads somewhere.
+// Every link within the tree leads somewhere, and the README leads to every
+// page for operators.
 func TestLinks(t *testing.T) {
 	for _, f := range pages(t) {
+		if strings.HasPrefix(f.path, "appliance/docs/") && !bytes.Contains(readme(t), []byte("]("+f.path+")")) {
+			t.Errorf("README.md does not lead to %s", f.path)
+		}
 		for _, m := range link.FindAllStringSubmatch(string(f.text), -1) {
 			to := path.Join(path.Dir(f.path), m[1])
 			if _, err := os.Stat(filepath.Join(root, filepath.FromSlash(to))); err != nil {
@@ -145,15 +150,20 @@ func TestCountersAreExplained(t *testing.T) {
 	}
 }
 
-// A newcomer reads one page; it leads to everything else.
-func TestReadmeNamesWhatPeopleNeed(t *testing.T) {
+// A newcomer reads one page; it names the two commands and where to go on.
+func TestReadme(t *testing.T) {
+	for _, want := range []string{"make run", "make test", "configs/examples", "appliance/docs/picture.svg", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} {
+		if !bytes.Contains(readme(t), []byte(want)) {
+			t.Errorf("README.md does not name %s", want)
+		}
+	}
+}
+
+func readme(t *testing.T) []byte {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"make run", "make test", "configs/examples", "appliance/docs/picture.svg", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("README.md does not name %s", want)
-		}
-	}
+	return text
 }
