@@ -238,8 +238,16 @@ func SignalReload(dataDir string) (pid int, err error) {
 // EdgeSocket is where the edge listens, below a data directory.
 func EdgeSocket(dataDir string) string { return filepath.Join(dataDir, "run", "edge.sock") }
 
+// writePID replaces a pid file as a whole: somebody may be reading it.
 func writePID(dataDir, role string, pid int) error {
-	return os.WriteFile(filepath.Join(dataDir, "run", role+".pid"), fmt.Appendf(nil, "%d\n", pid), 0o644)
+	file := filepath.Join(dataDir, "run", role+".pid")
+	if err := os.WriteFile(file+".new", fmt.Appendf(nil, "%d\n", pid), 0o644); err != nil {
+		return fmt.Errorf("pid file: %w", err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return fmt.Errorf("pid file: %w", err)
+	}
+	return nil
 }
 
 // listenUnix listens on path, which only we and uid may use (uid < 0: only we).

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"context"
 	"net/netip"
 	"sync/atomic"
 
@@ -45,6 +46,22 @@ func (e *Engine) refusal(dst, b []byte, in *packet.Info, why Reason, source neti
 		return packet.AppendUnreachable(dst, b, in, source, packet.Host)
 	}
 	return nil
+}
+
+// readUnanswered tells the senders of packets whose next hop on the LAN does not
+// answer that the host is unreachable. The port has counted them.
+func (e *Engine) readUnanswered(ctx context.Context, p *portState) {
+	scratch := make([]byte, 0, 2048)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case b := <-p.neighbours.unanswered:
+			s := e.snapshot.Load()
+			e.answerWAN(e.refusal(scratch, b.Bytes, &b.Info, NoNeighbour, s.source(b.Info.Version == 4, s.attached(p))))
+			b.Release()
+		}
+	}
 }
 
 // malformed counts a packet that packet.Decode refused.

@@ -100,7 +100,7 @@ func TestApplyKeepsSessions(t *testing.T) {
 		{"nothing", func(*configs.Config) {}, all, nil},
 		{"other rules", guarded(guard, ""), all, nil},
 		{"a class", func(c *configs.Config) {
-			c.Classes = []configs.Class{{Name: "gold", Match: []configs.Match{{Protocol: "UDP"}}}}
+			c.Classes = []configs.Class{{Name: "gold", Match: []configs.Match{{Protocol: "udp"}}}}
 		}, all, nil},
 		{"another LAN address", func(c *configs.Config) {
 			c.LAN[0].Addresses = []netip.Prefix{netip.MustParsePrefix("10.1.9.1/24")}

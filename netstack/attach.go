@@ -85,7 +85,7 @@ func (e *Engine) openPorts(cfg *configs.Config) (all []attachedPort, opened []*p
 }
 
 func (e *Engine) openPort(want *configs.LANPort) (*portState, error) {
-	n := &neighbours{host: e.host}
+	n := newNeighbours(e.host)
 	port, err := e.opener.OpenPort(want, n.frame, n)
 	if err != nil {
 		return nil, err
@@ -124,6 +124,10 @@ func (e *Engine) startPort(p *portState) {
 		e.tasks.Go(func() error {
 			// A frame that the port does not take is like one lost on the wire.
 			_ = p.neighbours.run(ctx, func(frame []byte) { _ = w.WriteFrame(frame) })
+			return nil
+		})
+		e.tasks.Go(func() error {
+			e.readUnanswered(ctx, p)
 			return nil
 		})
 	}

@@ -92,6 +92,10 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newEngine(o, host), nil
+}
+
+func newEngine(o Options, host *stackHost) *Engine {
 	e := &Engine{
 		opener: o.Opener, log: o.Logger, sink: o.Sink, batch: o.BatchSize, host: host,
 		base: time.Now(), tunnels: map[string]*uplinkState{}, ports: map[string]*portState{},
@@ -115,7 +119,7 @@ func New(o Options) (*Engine, error) {
 	e.pathList.Store(new([]*pathState))
 	e.prober = newProber(e)
 	e.scratch.New = func() any { return newInbound(e.batch) }
-	return e, nil
+	return e
 }
 
 // now is the monotonic time of the packet path, ns.
@@ -125,6 +129,18 @@ func (e *Engine) now() int64 { return int64(time.Since(e.base)) }
 // the ports and tunnels that Apply opens.
 func (e *Engine) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	e.start(ctx, group)
+	group.Go(func() error { return e.host.run(ctx, e.fromHost) })
+	err := group.Wait()
+	e.host.close()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// start starts everything but the host, whose goroutines are gVisor's.
+func (e *Engine) start(ctx context.Context, group *errgroup.Group) {
 	e.mu.Lock()
 	e.started = e.now()
 	e.tasks = group
@@ -138,18 +154,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 	group.Go(func() error { return e.prober.run(ctx) })
 	group.Go(func() error { return e.tick(ctx) })
-	group.Go(func() error { return e.host.run(ctx, e.fromHost) })
 	group.Go(func() error {
 		<-ctx.Done()
 		e.close()
 		return ctx.Err()
 	})
-	err := group.Wait()
-	e.host.close()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // close stops ports first, so that nothing new enters, then tunnels.

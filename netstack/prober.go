@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -25,6 +24,10 @@ const (
 	// peer has no session: they ask for one, and their round trip, which has a
 	// handshake in it, is nobody's measurement.
 	helloPort = 49861
+	// firstProbe is how long a new path waits for the sockets of both sides,
+	// which often start together: a lost first handshake costs 5 s (WireGuard
+	// paper 6.1, Rekey-Timeout).
+	firstProbe = 100 * time.Millisecond
 	// probeHeader is IPv4 and UDP.
 	probeHeader = 28
 	// probeTOS is CS6, network control (RFC 2474, RFC 4594).
@@ -45,6 +48,8 @@ type prober struct {
 	budgets map[string]*probe.Budget // by uplink
 	notices map[netip.Addr]probe.Notice
 	ssid    uint16
+
+	moved []change // run's own
 }
 
 func newProber(e *Engine) *prober {
@@ -82,7 +87,7 @@ func (p *prober) reconfigure(s *snapshot, paths []*pathState) {
 			ps.session = probe.NewSession(probe.Options{
 				SSID: max(p.ssid, 1), Active: time.Duration(cfg.Active), Warm: time.Duration(cfg.Warm),
 				Idle: time.Duration(cfg.Idle), Cold: time.Duration(cfg.Cold), Lost: cfg.Lost, Budget: p.budgets[name],
-			}, now.Add(p.firstProbe(ps)))
+			}, now.Add(firstProbe))
 			ps.tracker = path.NewTracker(ps.id, path.Options{Classes: s.classes, Uplink: name, Lost: cfg.Lost})
 			ps.tracker.SetMTU(ps.mtu())
 			if !ps.uplink.carrier.Load() {
@@ -95,18 +100,6 @@ func (p *prober) reconfigure(s *snapshot, paths []*pathState) {
 		ps.mu.Unlock()
 	}
 	p.kick()
-}
-
-// firstProbe is how long a new path waits before it asks for a session. Two
-// sides that start at once would cross each other's handshakes, which costs both
-// 5 s (WireGuard paper 6.1, Rekey-Timeout): the one with the smaller key goes
-// first.
-func (p *prober) firstProbe(ps *pathState) time.Duration {
-	const first, second = 100 * time.Millisecond, 450 * time.Millisecond
-	if bytes.Compare(ps.uplink.config.PublicKey[:], ps.key[:]) < 0 {
-		return first
-	}
-	return second
 }
 
 // run sends probes when they are due until ctx ends.
@@ -134,6 +127,8 @@ func (p *prober) run(ctx context.Context) error {
 				next = min(next, max(due-now, 0))
 			}
 		}
+		p.changed(p.moved...)
+		p.moved = p.moved[:0]
 		timer.Reset(time.Duration(next))
 		select {
 		case <-ctx.Done():
@@ -179,16 +174,17 @@ func (p *prober) mono(t time.Time) int64 {
 	return max(int64(t.Sub(p.engine.base)), 1)
 }
 
-// service expires what is missing and sends what is due.
+// service expires what is missing and sends what is due. What changed waits in
+// p.moved: of an uplink that dies all paths are steered anew at once.
 func (p *prober) service(ps *pathState, lost []path.Probe) []path.Probe {
 	e := p.engine
 	now := e.wall(e.now())
 	ps.mu.Lock()
-	var change *path.Transition
+	var moved *path.Transition
 	lost = ps.session.Expire(now, lost)
 	for _, l := range lost {
 		if t := ps.tracker.Observe(l, now); t != nil {
-			change = t
+			moved = t
 		}
 	}
 	request, send := ps.session.Next(now, ps.counts(p.epoch, false))
@@ -200,31 +196,47 @@ func (p *prober) service(ps *pathState, lost []path.Probe) []path.Probe {
 		}
 		b = probePacket(ps, probe.AppendRequest(make([]byte, 0, 512), request), from, probe.Port)
 	} else if ps.session.Rate(now) == probe.RateCold && ps.tracker.State() != path.Unknown {
-		change = ps.tracker.Cold(now)
+		moved = ps.tracker.Cold(now)
 	}
 	ps.due.Store(p.mono(ps.session.Due()))
-	if change != nil {
-		ps.note(change)
+	if moved != nil {
+		ps.note(moved)
 	}
 	ps.mu.Unlock()
 	if b != nil {
 		// A full queue is a lost probe: it will be missed.
 		ps.uplink.tunnel.SendProbe(ps.peer, b)
 	}
-	if change != nil {
-		p.changed(ps, change)
+	if moved != nil {
+		p.moved = append(p.moved, change{moved, ps})
 	}
 	return lost
 }
 
-// changed publishes a transition: flows are steered anew, and a dead path's
-// session is asked for again, in case the peer has restarted.
-func (p *prober) changed(ps *pathState, t *path.Transition) {
+// change is a transition of one path.
+type change struct {
+	*path.Transition
+	of *pathState
+}
+
+// changed publishes transitions: flows are steered anew, once for all of them.
+func (p *prober) changed(all ...change) {
+	if len(all) == 0 {
+		return
+	}
+	p.engine.resteer()
+	for _, c := range all {
+		p.tell(c.of, c.Transition)
+	}
+}
+
+// tell reports a transition, and asks for a dead path's session again, in case
+// the peer has restarted.
+func (p *prober) tell(ps *pathState, t *path.Transition) {
 	e := p.engine
-	e.resteer()
 	e.log.Info("path changed", "path", string(ps.id), "from", t.From.String(), "to", t.To.String(), "why", t.Cause.String())
 	e.sink(Event{Kind: PathStatusChange, At: t.At, Path: ps.id, Old: t.From.String(), New: t.To.String(), Reason: t.Cause.String()})
-	if t.To == path.Down {
+	if t.To == path.Down && t.Cause != path.CauseCarrier {
 		// The device limits initiations itself; an error means that there is
 		// no endpoint to send one to.
 		_ = ps.uplink.tunnel.Handshake(ps.peer)
@@ -321,23 +333,23 @@ func (p *prober) reply(ps *pathState, payload []byte, at int64) {
 	now := e.wall(at)
 	ps.mu.Lock()
 	result, ok := ps.session.OnReply(payload, now, ps.counts(p.epoch, true))
-	var change *path.Transition
+	var moved *path.Transition
 	if ok && !result.Duplicate {
 		if result.HasCounts {
 			ps.tracker.ObserveCounts(result.Counts, now)
 		}
-		change = ps.tracker.Observe(result.Probe, now)
+		moved = ps.tracker.Observe(result.Probe, now)
 		if ps.watch != nil {
 			ps.watch(result.Probe.RTT)
 		}
 	}
 	ps.due.Store(p.mono(ps.session.Due()))
-	if change != nil {
-		ps.note(change)
+	if moved != nil {
+		ps.note(moved)
 	}
 	ps.mu.Unlock()
-	if change != nil {
-		p.changed(ps, change)
+	if moved != nil {
+		p.changed(change{moved, ps})
 	}
 }
 
@@ -345,6 +357,7 @@ func (p *prober) reply(ps *pathState, payload []byte, at int64) {
 func (p *prober) heard(from *pathState, n probe.Notice) {
 	e := p.engine
 	now := e.wall(e.now())
+	var all []change
 	for _, ps := range *e.pathList.Load() {
 		if ps == nil || ps.site != from.site || netip.AddrFrom4(ps.remote) != n.Uplink {
 			continue
@@ -354,23 +367,20 @@ func (p *prober) heard(from *pathState, n probe.Notice) {
 			ps.mu.Unlock()
 			continue
 		}
-		change := ps.tracker.PeerNotice(n.Alive, now)
-		if change != nil {
-			ps.note(change)
+		if t := ps.tracker.PeerNotice(n.Alive, now); t != nil {
+			ps.note(t)
+			all = append(all, change{t, ps})
 		}
 		ps.mu.Unlock()
-		if change != nil {
-			p.changed(ps, change)
-		}
 	}
+	p.changed(all...)
 }
 
 // SetCarrier tells the link state of one of our uplinks: its paths go Down at
 // once, and the peers are told over the other ones.
 func (e *Engine) SetCarrier(uplink string, up bool) {
 	now := e.wall(e.now())
-	var changed []*pathState
-	var changes []*path.Transition
+	var all []change
 	var source netip.Addr
 	for _, ps := range *e.pathList.Load() {
 		if ps == nil || ps.uplink.config.Name != uplink {
@@ -381,7 +391,7 @@ func (e *Engine) SetCarrier(uplink string, up bool) {
 		ps.mu.Lock()
 		if t := ps.tracker.Carrier(up, now); t != nil {
 			ps.note(t)
-			changed, changes = append(changed, ps), append(changes, t)
+			all = append(all, change{t, ps})
 		}
 		ps.mu.Unlock()
 	}
@@ -389,9 +399,7 @@ func (e *Engine) SetCarrier(uplink string, up bool) {
 		return
 	}
 	e.prober.announce(source, up, now)
-	for i, ps := range changed {
-		e.prober.changed(ps, changes[i])
-	}
+	e.prober.changed(all...)
 	state := map[bool]string{true: "up", false: "down"}
 	e.log.Info("carrier changed", "uplink", uplink, "to", state[up])
 	e.sink(Event{Kind: CarrierChange, At: now, Uplink: uplink, Old: state[!up], New: state[up]})

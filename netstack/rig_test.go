@@ -34,9 +34,7 @@ func newPlan(names ...string) *plan {
 		s := configs.Site{Name: name, Prefixes: []netip.Prefix{
 			netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/16", n)), netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/48", n)),
 		}}
-		for j, uplink := range []string{"wan0", "lte0"} {
-			s.Uplinks = append(s.Uplinks, p.uplink(uplink, fmt.Sprintf("198.51.100.%d:%d", n, 51820+j)))
-		}
+		s.Uplinks = append(s.Uplinks, p.uplink("wan0", fmt.Sprintf("198.51.100.%d:51820", n)), p.uplink("lte0", fmt.Sprintf("203.0.113.%d:51821", n)))
 		p.sites = append(p.sites, s)
 	}
 	return p
@@ -154,7 +152,7 @@ func newRig(tb testing.TB, p *plan, cfg *configs.Config) *rig {
 	r := &rig{tb: tb, plan: p, out: map[string]*outbound{}, opener: &memory{
 		keys: p.keys, far: map[string]*recorder{}, port: map[string]lan.Port{}, fail: map[string]bool{},
 	}}
-	e, err := New(Options{Opener: r.opener, Sink: r.take, BatchSize: 32, Flows: configs.Flows{Max: 1 << 12}})
+	e, err := New(Options{Opener: r.opener, Sink: r.take, BatchSize: 32, Flows: configs.Flows{Max: flowsOf(tb)}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -170,6 +168,14 @@ func newRig(tb testing.TB, p *plan, cfg *configs.Config) *rig {
 		r.apply(cfg)
 	}
 	return r
+}
+
+// flowsOf keeps the tables of tests small and those of benchmarks large.
+func flowsOf(tb testing.TB) int {
+	if _, bench := tb.(*testing.B); bench {
+		return 200_000
+	}
+	return 1 << 12
 }
 
 func (r *rig) take(ev Event) {

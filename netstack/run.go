@@ -187,8 +187,12 @@ func (e *Engine) adopting(s *snapshot, now int64) bool {
 }
 
 // isError reports whether a packet is an ICMP error, which belongs to the flow
-// that it quotes.
+// that it quotes. A later fragment has no ICMP header: it goes the way of its
+// first one.
 func isError(in *packet.Info) bool {
+	if in.Fragment == packet.LaterFragment {
+		return false
+	}
 	switch in.Key.Proto {
 	case packet.ICMP:
 		switch in.ICMPType {

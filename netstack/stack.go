@@ -21,6 +21,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"patronus/netstack/packet"
 )
 
 // hostNIC carries everything that is addressed to the appliance; the other
@@ -199,11 +201,32 @@ func fullAddress(a netip.AddrPort) tcpip.FullAddress {
 
 // neighbours is the part of the host that belongs to one packet port: it
 // answers ARP and NDP for the port's addresses and resolves next hops. It
-// implements lan.Resolver. Before attach it knows nobody.
+// implements lan.Resolver and lan.Refuser. Before attach it knows nobody.
 type neighbours struct {
 	host *stackHost
 	nic  tcpip.NICID
 	link *channel.Endpoint // nil before attach
+	// unanswered are packets whose next hop does not answer; readUnanswered
+	// takes them. gVisor reports a failure with its locks held, so nothing may
+	// be sent from there.
+	unanswered chan *packet.Buffer
+}
+
+// unansweredQueue is how many packets wait to be refused; past it they are
+// dropped like what exceeds the limit on answers.
+const unansweredQueue = 64
+
+func newNeighbours(h *stackHost) *neighbours {
+	return &neighbours{host: h, unanswered: make(chan *packet.Buffer, unansweredQueue)}
+}
+
+// Unanswered implements lan.Refuser.
+func (n *neighbours) Unanswered(b *packet.Buffer) {
+	select {
+	case n.unanswered <- b:
+	default:
+		b.Release()
+	}
 }
 
 // attach makes the NIC of a packet port with hardware address mac.

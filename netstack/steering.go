@@ -1,6 +1,8 @@
 package netstack
 
 import (
+	"sync/atomic"
+
 	"patronus/netstack/flow"
 	"patronus/netstack/path"
 )
@@ -18,6 +20,9 @@ type steering struct {
 	toward [][]way
 	// site lists each site's own paths, by index.
 	site []way
+	// considered caches what the records of flows say of the candidates, by site
+	// and class: a flood of new flows shares it.
+	considered []atomic.Pointer[[]flow.Candidate]
 }
 
 // way is a set of paths that lead to one neighbouring site.
@@ -66,18 +71,30 @@ func (st *steering) explain(r *flow.Record, site uint16, class path.ClassID, win
 	if r != nil {
 		next = *r
 	}
-	next.Candidates = nil
+	next.Candidates = st.candidates(site, class)
 	next.Winner, next.Why = string(winner.id), why.String()
+	return &next
+}
+
+// candidates are the paths to a site as a class sees them. The slice is shared
+// and must not be changed.
+func (st *steering) candidates(site uint16, class path.ClassID) []flow.Candidate {
+	at := &st.considered[int(site)*st.classes.Len()+int(class)]
+	if known := at.Load(); known != nil {
+		return *known
+	}
+	var all []flow.Candidate
 	c := st.classes.Class(class)
 	for _, w := range st.toward[site] {
 		_, _, considered := path.Explain(c, w.candidates, 0, -1)
 		for _, one := range considered {
-			next.Candidates = append(next.Candidates, flow.Candidate{
+			all = append(all, flow.Candidate{
 				Path: string(one.Path), Score: int16(one.Score), State: one.State.String(), Usable: one.Usable,
 			})
 		}
 	}
-	return &next
+	at.Store(&all)
+	return all
 }
 
 // resteer publishes the present state of all paths. Every flow's next packet
@@ -107,6 +124,7 @@ func (e *Engine) newSteering(s *snapshot, paths []*pathState) *steering {
 	st := &steering{
 		generation: e.generation, classes: s.classes, paths: paths,
 		toward: make([][]way, len(s.sites)), site: make([]way, len(s.sites)),
+		considered: make([]atomic.Pointer[[]flow.Candidate], len(s.sites)*s.classes.Len()),
 	}
 	for _, p := range paths {
 		if p == nil {

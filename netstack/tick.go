@@ -35,6 +35,7 @@ func (e *Engine) tick(ctx context.Context) error {
 func (e *Engine) sample() {
 	now := e.wall(e.now())
 	resteer := false
+	var all []change
 	for _, ps := range *e.pathList.Load() {
 		if ps == nil {
 			continue
@@ -47,20 +48,20 @@ func (e *Engine) sample() {
 		in := ps.inband.Snapshot()
 		ps.tracker.ObserveBytes(counters.TxBytes, ps.rxBytes.Load())
 		ps.tracker.ObserveReceived(in.Reordered, in.Duplicates)
-		sample, change := ps.tracker.Tick(now)
+		sample, t := ps.tracker.Tick(now)
 		ps.sample = sample
-		if change != nil {
-			ps.note(change)
+		if t != nil {
+			ps.note(t)
+			all = append(all, change{t, ps})
 		}
 		resteer = resteer || ps.tracker.Generation() != ps.published
 		ps.mu.Unlock()
-		if change != nil {
-			e.prober.changed(ps, change)
-		}
 		metrics := sample.Metrics()
 		e.sink(Event{Kind: PathMetric, At: now, Path: ps.id, Metrics: &metrics})
 	}
-	if resteer {
+	if len(all) > 0 {
+		e.prober.changed(all...)
+	} else if resteer {
 		e.resteer()
 	}
 }

@@ -26,6 +26,7 @@ var direction = []rule{
 	{"netstack/flow", []string{"netstack/packet"}},
 	{"netstack/policy/manifest", nil},
 	{"netstack/policy", []string{"configs", "netstack/packet", "netstack/policy/manifest"}},
+	{"netstack/policy/simulate", []string{"configs", "netstack/packet", "netstack/flow", "netstack/policy", "netstack/policy/manifest"}},
 	{"netstack/path", []string{"configs", "netstack/packet"}},
 	{"netstack/probe", []string{"netstack/path"}},
 	{"netstack/tunnel", []string{"configs", "netstack/packet"}},

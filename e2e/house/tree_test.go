@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,22 +102,43 @@ func tree(t *testing.T) []file {
 	return all
 }
 
-func sources(t *testing.T) []*source {
-	t.Helper()
-	var all []*source
-	for _, f := range tree(t) {
+// parsed parses the Go files of the tree once.
+var parsed = sync.OnceValues(func() ([]*source, error) {
+	all, err := files()
+	if err != nil {
+		return nil, err
+	}
+	var out []*source
+	for _, f := range all {
 		if path.Ext(f.path) != ".go" {
 			continue
 		}
 		set := token.NewFileSet()
-		parsed, err := parser.ParseFile(set, f.path, f.text, parser.ParseComments)
+		tree, err := parser.ParseFile(set, f.path, f.text, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
-			t.Errorf("%v", err)
-			continue
+			return nil, err
 		}
-		all = append(all, &source{f, set, parsed})
+		out = append(out, &source{f, set, tree})
+	}
+	return out, nil
+})
+
+func sources(t *testing.T) []*source {
+	t.Helper()
+	all, err := parsed()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
+}
+
+// matches finds a pattern in a file, as "file:line: match".
+func (f *file) matches(pattern *regexp.Regexp) (at []string) {
+	for _, m := range pattern.FindAllIndex(f.text, -1) {
+		line := 1 + bytes.Count(f.text[:m[0]], []byte("\n"))
+		at = append(at, f.path+":"+strconv.Itoa(line)+": "+strconv.Quote(string(f.text[m[0]:m[1]])))
+	}
+	return at
 }
 
 func TestFormatted(t *testing.T) {
@@ -197,8 +219,14 @@ func TestNoInit(t *testing.T) {
 // A test waits for an event, never for a while; inside a synctest bubble time
 // costs nothing and ends exactly. Product code waits with a timer and a ctx.
 func TestNoSleep(t *testing.T) {
+	bubbles := make(map[string]bool) // directories whose tests run in bubbles
 	for _, s := range sources(t) {
-		bubble := s.test() && slices.Contains(s.imports(), "testing/synctest")
+		if s.test() && slices.Contains(s.imports(), "testing/synctest") {
+			bubbles[s.dir()] = true
+		}
+	}
+	for _, s := range sources(t) {
+		bubble := s.test() && bubbles[s.dir()]
 		ast.Inspect(s.ast, func(n ast.Node) bool {
 			call, ok := n.(*ast.SelectorExpr)
 			if !ok || call.Sel.Name != "Sleep" {

@@ -20,10 +20,8 @@ var forNow = regexp.MustCompile(`(?i)\bfor n` + `ow\b`)
 
 func TestUnfinishedWords(t *testing.T) {
 	for _, f := range tree(t) {
-		for n, line := range strings.Split(string(f.text), "\n") {
-			if w := unfinished.FindString(line); w != "" {
-				t.Errorf("%s:%d: %q: do it, or open an issue", f.path, n+1, w)
-			}
+		for _, at := range f.matches(unfinished) {
+			t.Errorf("%s: do it, or open an issue", at)
 		}
 	}
 	for _, s := range sources(t) {
@@ -37,17 +35,15 @@ func TestUnfinishedWords(t *testing.T) {
 
 // elsewhere matches what is true on one machine only: home and build
 // directories, private package registries.
-var elsewhere = regexp.MustCompile(`(^|[\s"'=(:])/(home|root|work|Users)/[a-z]|GOPROXY|GONOSUMDB|GOSUMDB|_authToken|[a-z]registry *=|https?://registry\.`)
+var elsewhere = regexp.MustCompile(`(?m:^|[\s"'=(:])/(home|root|work|Users)/[a-z]|GOPROXY|GONOSUMDB|GOSUMDB|_authToken|[a-z]registry *=|https?://registry\.`)
 
 func TestNothingOfOneMachine(t *testing.T) {
 	for _, f := range tree(t) {
 		if f.path == "e2e/house/words_test.go" {
 			continue
 		}
-		for n, line := range strings.Split(string(f.text), "\n") {
-			if w := elsewhere.FindString(line); w != "" {
-				t.Errorf("%s:%d: %q belongs to one machine", f.path, n+1, w)
-			}
+		for _, at := range f.matches(elsewhere) {
+			t.Errorf("%s belongs to one machine", at)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
@@ -52,6 +53,10 @@ func ConfigureLink(l Link) error {
 	if err != nil {
 		return fmt.Errorf("configure %s: bring up: %w", l.Name, err)
 	}
+	// A tun port answers hosts (time exceeded) from an address that the kernel
+	// has on the same interface, and would take for forged. Where /proc is not
+	// ours to write that costs a line of a traceroute.
+	_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+l.Name+"/accept_local", []byte("1"), 0)
 	for _, r := range l.Routes {
 		if err := conn.Route.Replace(routeMessage(index, r)); err != nil {
 			return fmt.Errorf("configure %s: add route %v: %w", l.Name, r.Prefix, err)

@@ -31,6 +31,14 @@ type Resolver interface {
 	Resolve(addr netip.Addr, done func(mac [6]byte, ok bool)) (mac [6]byte, ok bool)
 }
 
+// Refuser is what a Resolver may be besides: it is told which packets were
+// dropped because their next hop does not answer, so that it can tell their
+// senders (RFC 1812, 5.2.7.1; RFC 4443, 3.1).
+type Refuser interface {
+	// Unanswered takes a packet over. It must not block.
+	Unanswered(b *packet.Buffer)
+}
+
 // neighbours maps next hops to link addresses. Neighbours that have answered
 // are looked up without a lock; those that have not are bounded, and so is what
 // waits for them, so that a scan of a network of dead hosts costs little.
@@ -40,6 +48,7 @@ type neighbours struct {
 	clock    func() int64
 	send     func(waiting []*packet.Buffer, mac [6]byte) // takes the buffers over
 	count    *counters
+	refuser  Refuser // or nil
 
 	known atomic.Pointer[map[packet.Addr]*neighbour]
 
@@ -65,6 +74,7 @@ type question struct {
 
 func newNeighbours(r Resolver, clock func() int64, count *counters, send func([]*packet.Buffer, [6]byte)) *neighbours {
 	n := &neighbours{resolver: r, clock: clock, send: send, count: count, asked: make(map[packet.Addr]*question)}
+	n.refuser, _ = r.(Refuser)
 	n.known.Store(&map[packet.Addr]*neighbour{})
 	return n
 }
@@ -95,6 +105,9 @@ func (n *neighbours) hold(a packet.Addr, p *Out, now int64) {
 	if q == nil {
 		n.mu.Unlock()
 		n.count.drop(why, 1)
+		if why == DropUnreachable && n.refuser != nil {
+			n.refuser.Unanswered(bufferOf(p))
+		}
 		return
 	}
 	if len(q.queue) == maxQueued {
@@ -186,8 +199,19 @@ func (n *neighbours) answer(a packet.Addr, mac [6]byte, ok bool) {
 	case ok:
 		n.send(queue, mac)
 	default:
-		n.count.drop(DropUnreachable, len(queue))
+		n.refuse(queue)
+	}
+}
+
+// refuse gives up packets whose next hop does not answer.
+func (n *neighbours) refuse(queue []*packet.Buffer) {
+	n.count.drop(DropUnreachable, len(queue))
+	if n.refuser == nil {
 		release(queue)
+		return
+	}
+	for _, b := range queue {
+		n.refuser.Unanswered(b)
 	}
 }
 
@@ -270,8 +294,7 @@ func (n *neighbours) sweep(now int64) {
 		}
 		if !q.silent {
 			n.waiting--
-			n.count.drop(DropUnreachable, len(q.queue))
-			release(q.queue)
+			n.refuse(q.queue)
 		}
 		delete(n.asked, a)
 	}

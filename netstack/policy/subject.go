@@ -191,3 +191,6 @@ func (p *Profiler) Subject(of Profile) Subject {
 func (s Subject) Changed(d Direction, before Subject) bool {
 	return s.of().programs[d] != before.of().programs[d]
 }
+
+// Compare orders policies as they are asked.
+func (r *Ruleset) Compare(a, b PolicyRef) int { return r.policies[a].before(r.policies[b]) }

@@ -153,11 +153,6 @@ func (p *parser) inline(parent int) int32 {
 	p.refuse()
 	var i int32
 	switch p.src[p.pos] {
-	case '-':
-		if p.blank(p.pos + 1) {
-			p.fail(p.pos, "a sequence may not start here")
-		}
-		return p.plain(parent)
 	case '|', '>':
 		return p.blockScalar(parent)
 	case '{', '[':
@@ -195,15 +190,14 @@ func (p *parser) plain(parent int) int32 {
 			if p.src[p.pos] == '\n' {
 				breaks++
 				p.line = p.pos + 1
+			} else if p.src[p.pos] == '\t' && breaks > 0 && p.column() <= parent {
+				p.fail(p.pos, "a tab may not indent")
 			}
 			p.pos++
 		}
 		if p.end() || p.column() <= parent || p.marker() || p.src[p.pos] == '#' {
 			p.pos, p.line = pos, line
 			break
-		}
-		if strings.IndexByte(p.src[p.line:p.pos], '\t') >= 0 && strings.IndexByte(p.src[p.line:p.pos], '\t') <= parent {
-			p.fail(p.line, "a tab may not indent")
 		}
 		if b == nil {
 			b = new(strings.Builder)

@@ -74,10 +74,6 @@ func (p *parser) flowValue() int32 {
 		return p.quoted()
 	case ':', '|', '>', '?':
 		p.fail(p.pos, "a value that starts with %q needs quotes here", c)
-	case '-':
-		if p.blank(p.pos + 1) {
-			p.fail(p.pos, "a block sequence may not stand in braces or brackets")
-		}
 	}
 	start := p.pos
 	end, comment := p.flowLine()
@@ -119,7 +115,7 @@ func (p *parser) flowLine() (end int, comment bool) {
 		if comment || c == '\n' || strings.IndexByte(",[]{}", c) >= 0 || c == ':' && p.blank(p.pos+1) {
 			break
 		}
-		if c == '?' && p.blank(p.pos+1) {
+		if c == '?' {
 			p.fail(p.pos, "quote a value with '?' here")
 		}
 	}

@@ -224,6 +224,10 @@ func (p *parser) refuse() {
 		p.fail(p.pos, "tags are refused")
 	case '%', '@', '`', ',', ']', '}', '#':
 		p.fail(p.pos, "a value may not start with %q", c)
+	case '-':
+		if p.blank(p.pos + 1) {
+			p.fail(p.pos, "a sequence may not start here")
+		}
 	case '?':
 		if p.blank(p.pos + 1) {
 			p.fail(p.pos, "complex keys are refused")

@@ -20,7 +20,8 @@ func agree(t *testing.T, text string) {
 	if err != nil || len(docs) != 1 {
 		return
 	}
-	if hasLoneLetter(docs[0].Root()) {
+	// The oracle reads the first document only, be it empty.
+	if hasLoneLetter(docs[0].Root()) || strings.Contains(text, "---") || strings.Contains(text, "...") {
 		return
 	}
 	want, err := yaml.YAMLToJSONStrict([]byte(text))

@@ -87,43 +87,38 @@ func eachPort(o policy.Object, yield func(proto uint8, first, last uint16)) {
 	}
 }
 
-// portNames are the names of ports that a direction of a policy asks for, with
-// the rule that does.
-func portNames(o policy.Object, d policy.Direction) map[string]int {
-	out := map[string]int{}
-	if o.Network != nil {
-		ports := func(rule int, list []networking.NetworkPolicyPort) {
-			for i := range list {
-				if p := list[i].Port; p != nil && p.Type == intstr.String {
-					if _, ok := out[p.StrVal]; !ok {
-						out[p.StrVal] = rule
-					}
-				}
+// portNames are the names of ports that a direction of a policy asks for, each
+// with the rules that do.
+func portNames(o policy.Object, d policy.Direction) map[string][]int {
+	out := map[string][]int{}
+	network := func(rule int, list []networking.NetworkPolicyPort) {
+		for i := range list {
+			if p := list[i].Port; p != nil && p.Type == intstr.String {
+				out[p.StrVal] = append(out[p.StrVal], rule)
 			}
 		}
-		if d == policy.Ingress {
-			for i := range o.Network.Spec.Ingress {
-				ports(i, o.Network.Spec.Ingress[i].Ports)
-			}
-		} else {
-			for i := range o.Network.Spec.Egress {
-				ports(i, o.Network.Spec.Egress[i].Ports)
-			}
-		}
-		return out
 	}
 	protocols := func(rule int, list []cluster.ClusterNetworkPolicyProtocol) {
 		for _, p := range list {
-			if _, ok := out[p.DestinationNamedPort]; p.DestinationNamedPort != "" && !ok {
-				out[p.DestinationNamedPort] = rule
+			if p.DestinationNamedPort != "" {
+				out[p.DestinationNamedPort] = append(out[p.DestinationNamedPort], rule)
 			}
 		}
 	}
-	if d == policy.Ingress {
+	switch {
+	case o.Network != nil && d == policy.Ingress:
+		for i := range o.Network.Spec.Ingress {
+			network(i, o.Network.Spec.Ingress[i].Ports)
+		}
+	case o.Network != nil:
+		for i := range o.Network.Spec.Egress {
+			network(i, o.Network.Spec.Egress[i].Ports)
+		}
+	case d == policy.Ingress:
 		for i := range o.Cluster.Spec.Ingress {
 			protocols(i, o.Cluster.Spec.Ingress[i].Protocols)
 		}
-	} else {
+	default:
 		for i := range o.Cluster.Spec.Egress {
 			protocols(i, o.Cluster.Spec.Egress[i].Protocols)
 		}
