@@ -42,7 +42,7 @@ type lineCounts struct{ Packets, Bytes uint64 }
 
 // lineDecision is flow.Record as JSON.
 type lineDecision struct {
-	At              time.Time
+	At              time.Time `json:"decided_at"`
 	Policy          string
 	Rule            int32
 	From, To        json.RawMessage
