@@ -51,8 +51,22 @@ type Record struct {
 	Candidates   []Candidate
 	Winner       string // path id, or empty
 	Why          string
-	// The labels of both ends as they were when it was decided.
+	// What rules knew of both ends when it was decided: enough to decide again.
+	From, To             Party
 	FromLabels, ToLabels map[string]string
+	PortNames            []string // what the destination calls the port
+	Egress, Ingress      bool     // the ends that were judged here
+	// Admitted is set once the flow has been let through. If it is denied later
+	// the packets of both directions are still its own.
+	Admitted bool
+}
+
+// Party is the endpoint at one end of a flow, empty if its address is in none.
+type Party struct {
+	Site            string            `json:"site,omitempty"`
+	Namespace       string            `json:"namespace,omitempty"`
+	Name            string            `json:"name,omitempty"`
+	NamespaceLabels map[string]string `json:"namespace_labels,omitempty"`
 }
 
 // Candidate is one path that was considered.
