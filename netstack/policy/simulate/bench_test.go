@@ -137,9 +137,9 @@ func cpuTime(b *testing.B) int64 {
 	return u.Utime.Nano() + u.Stime.Nano()
 }
 
-// BenchmarkMatrix judges all pairs of 1,000 identities, on all ports.
+// BenchmarkMatrix judges all pairs of some 1,000 groups, on all ports.
 func BenchmarkMatrix(b *testing.B) {
-	in := bigWorld(20, 1_100, 200)
+	in := bigWorld(50, 5_000, 500)
 	w, err := NewWorld(in, nil, nil)
 	if err != nil {
 		b.Fatal(err)

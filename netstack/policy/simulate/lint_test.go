@@ -135,7 +135,7 @@ func TestCutsManagement(t *testing.T) {
 		if (i >= 0) != c.refused {
 			t.Errorf("%s: %+v", name, findings)
 		}
-		if i >= 0 && (findings[i].Code != CutsManagement || findings[i].Policy != "ClusterNetworkPolicy//cut" || findings[i].Witness.From != "shop/db") {
+		if i >= 0 && (findings[i].Code != CutsManagement || findings[i].Policy != "ClusterNetworkPolicy//cut" || findings[i].Witness.From != "shop/web-2") {
 			t.Errorf("%s: %+v", name, findings[i])
 		}
 	}
