@@ -54,9 +54,26 @@ type Record struct {
 	Candidates   []Candidate `json:"candidates,omitempty"`
 	Winner       string      `json:"winner,omitempty"` // path id, or empty
 	Why          string      `json:"why,omitempty"`
-	// The labels of both ends as they were when it was decided.
+	// What rules knew of both ends when it was decided: enough to decide again.
+	From       Party             `json:"from,omitzero"`
+	To         Party             `json:"to,omitzero"`
 	FromLabels map[string]string `json:"from_labels,omitempty"`
 	ToLabels   map[string]string `json:"to_labels,omitempty"`
+	PortNames  []string          `json:"port_names,omitempty"` // what the destination calls the port
+	// The ends that were judged here.
+	Egress  bool `json:"egress"`
+	Ingress bool `json:"ingress"`
+	// Admitted is set once the flow has been let through. If it is denied later
+	// the packets of both directions are still its own.
+	Admitted bool `json:"admitted"`
+}
+
+// Party is the endpoint at one end of a flow, empty if its address is in none.
+type Party struct {
+	Site            string            `json:"site,omitempty"`
+	Namespace       string            `json:"namespace,omitempty"`
+	Name            string            `json:"name,omitempty"`
+	NamespaceLabels map[string]string `json:"namespace_labels,omitempty"`
 }
 
 // Candidate is one path that was considered.
