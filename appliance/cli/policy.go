@@ -18,6 +18,10 @@ import (
 type policyCmd struct {
 	Verdicts policyVerdictsCmd `cmd:"" help:"Evaluate a self-contained case (endpoints, policies, flows) and print the verdicts as JSON."`
 	Check    policyCheckCmd    `cmd:"" help:"Validate policies as the Kubernetes API server would."`
+	Lint     policyLintCmd     `cmd:"" help:"Find what is wrong with a set of policies: redundant, contradictory, without effect, cutting off. Exit 1 on errors, 0 on warnings."`
+	Matrix   policyMatrixCmd   `cmd:"" help:"Show who reaches whom on which ports."`
+	Simulate policySimulateCmd `cmd:"" help:"Say what a candidate set of policies would change: between endpoints, for given flows, for recorded flows. Exit 1 if it cuts a site from its management."`
+	Pack     policyPackCmd     `cmd:"" help:"Pack recorded flows (JSON lines) for fast replays."`
 }
 
 type policyVerdictsCmd struct {

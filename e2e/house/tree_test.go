@@ -219,8 +219,14 @@ func TestNoInit(t *testing.T) {
 // A test waits for an event, never for a while; inside a synctest bubble time
 // costs nothing and ends exactly. Product code waits with a timer and a ctx.
 func TestNoSleep(t *testing.T) {
+	bubbles := make(map[string]bool) // directories whose tests run in bubbles
 	for _, s := range sources(t) {
-		bubble := s.test() && slices.Contains(s.imports(), "testing/synctest")
+		if s.test() && slices.Contains(s.imports(), "testing/synctest") {
+			bubbles[s.dir()] = true
+		}
+	}
+	for _, s := range sources(t) {
+		bubble := s.test() && bubbles[s.dir()]
 		ast.Inspect(s.ast, func(n ast.Node) bool {
 			call, ok := n.(*ast.SelectorExpr)
 			if !ok || call.Sel.Name != "Sleep" {

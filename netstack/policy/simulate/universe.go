@@ -28,7 +28,7 @@ type Group struct {
 	Sites     []string     // of the endpoints, sorted
 	Addr      netip.Addr   // one of them, for a flow as proof
 	Member    string       // the endpoint that has Addr
-	Prefix    netip.Prefix // of a group in no endpoint: where Addr was found
+	Prefix    netip.Prefix // of a group in no endpoint: the smallest block of a policy that has it, or the family
 
 	before, after policy.Subject
 }
@@ -41,7 +41,7 @@ func (g *Group) Name() string {
 	case n == 0 && g.Prefix.Bits() == 0:
 		return "any other IPv4"
 	case n == 0:
-		return g.Prefix.String()
+		return "others in " + g.Prefix.String()
 	case n == 1:
 		return g.Endpoints[0]
 	default:
@@ -100,7 +100,7 @@ func newUniverse(in *policy.Input, policies []policy.Policy, before, after *poli
 			byKey[string(key)] = g
 			u.groups = append(u.groups, Group{before: s, after: t})
 		}
-		u.groups[g].take(first, i+1 < len(points), points[min(i+1, len(points)-1)], &e, known)
+		u.groups[g].take(first, i+1 < len(points), points[min(i+1, len(points)-1)], &e, known, blocks)
 	}
 	for i := range u.groups {
 		g := &u.groups[i]
@@ -125,7 +125,7 @@ var (
 )
 
 // take adds an interval from first up to next, or to the end of the family.
-func (g *Group) take(first netip.Addr, bounded bool, next netip.Addr, e *configs.HostEndpoint, known bool) {
+func (g *Group) take(first netip.Addr, bounded bool, next netip.Addr, e *configs.HostEndpoint, known bool, blocks []netip.Prefix) {
 	bounded = bounded && next.Is4() == first.Is4()
 	inside := func(a netip.Addr) bool {
 		return a.Is4() == first.Is4() && a.Compare(first) >= 0 && (!bounded || a.Compare(next) < 0)
@@ -140,10 +140,15 @@ func (g *Group) take(first netip.Addr, bounded bool, next netip.Addr, e *configs
 		}
 		return
 	}
+	g.Prefix = netip.PrefixFrom(first, 0).Masked()
+	for _, b := range blocks {
+		if b.Contains(first) && b.Bits() > g.Prefix.Bits() {
+			g.Prefix = b
+		}
+	}
 	for _, a := range [2]netip.Addr{documentation4, documentation6} {
 		if inside(a) {
-			g.Addr, g.Prefix = a, netip.PrefixFrom(first, 0)
-			return
+			g.Addr = a
 		}
 	}
 	if g.Addr.IsValid() {
@@ -152,14 +157,6 @@ func (g *Group) take(first netip.Addr, bounded bool, next netip.Addr, e *configs
 	g.Addr = first
 	if a := first.Next(); inside(a) {
 		g.Addr = a // the first address of a block is often a network's own
-	}
-	g.Prefix = netip.PrefixFrom(first, first.BitLen())
-	for bits := first.BitLen() - 1; bits >= 0; bits-- {
-		p := netip.PrefixFrom(first, bits)
-		if p.Masked().Addr() != first || !inside(lastOf(p)) {
-			break
-		}
-		g.Prefix = p
 	}
 }
 
