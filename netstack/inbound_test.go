@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"encoding/binary"
-	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -328,5 +327,4 @@ func TestFragmentation(t *testing.T) {
 	if got := r.delta(func() { r.fromLAN("lan0", all...) }); got.ToWAN.Delivered != uint64(len(all)) {
 		t.Errorf("fragments to the appliance: %+v", got.ToWAN)
 	}
-	_ = fmt.Sprint()
 }

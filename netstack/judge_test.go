@@ -330,7 +330,7 @@ func TestFlowRecords(t *testing.T) {
 	if len(first) != 1 || first[0].Change != "started" || first[0].Path == "" || first[0].Flow.Decision.Winner != string(first[0].Path) {
 		t.Fatalf("start: %+v", first)
 	}
-	r.sink0(r.byID(string(first[0].Path)))
+	r.fail(r.byID(string(first[0].Path)))
 	send("A")
 	moved := r.seen(FlowRecord)
 	if len(moved) != 1 || moved[0].Change != "moved" || moved[0].Path == first[0].Path || moved[0].Path == "" {

@@ -225,8 +225,8 @@ func (r *rig) lift(p *pathState) {
 	}
 }
 
-// sink makes a path Down.
-func (r *rig) sink0(p *pathState) {
+// fail makes a path Down.
+func (r *rig) fail(p *pathState) {
 	p.mu.Lock()
 	p.tracker.PeerNotice(false, r.wall(r.now()))
 	p.mu.Unlock()
