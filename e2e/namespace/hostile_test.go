@@ -210,10 +210,16 @@ func TestHostileLAN(t *testing.T) {
 	t.Run("scan", func(t *testing.T) {
 		v.attack(t, func(i int) {
 			from, to := uint16(1024+i%60000), uint16(1+i%1000)
-			dead := [...]netip.Addr{netip.AddrFrom4([4]byte{10, 3, byte(i >> 8), byte(i)}), netip.AddrFrom4([4]byte{10, 2, 0, byte(20 + i%230)})}
-			send(ipv4(a.addr(4), dead[i%2], 6, uint16(i), 0, syn(from, to, uint32(i))))
-			dead6 := [...]netip.Addr{netip.MustParseAddr(fmt.Sprintf("fd00:0:3::%x", i&0xffff)), netip.MustParseAddr(fmt.Sprintf("fd00:0:2::%x", 0x100+i%0xff00))}
-			send(ipv6(a.addr(6), dead6[i%2], 6, syn(from, to, uint32(i))))
+			switch i % 4 {
+			case 0: // a site that is down
+				send(ipv4(a.addr(4), netip.AddrFrom4([4]byte{10, 3, byte(i >> 10), byte(i >> 2)}), 6, uint16(i), 0, syn(from, to, uint32(i))))
+			case 1: // hosts that are not there
+				send(ipv4(a.addr(4), netip.AddrFrom4([4]byte{10, 2, 0, byte(20 + i%230)}), 6, uint16(i), 0, syn(from, to, uint32(i))))
+			case 2:
+				send(ipv6(a.addr(6), netip.MustParseAddr(fmt.Sprintf("fd00:0:3::%x", i&0xffff)), 6, syn(from, to, uint32(i))))
+			default:
+				send(ipv6(a.addr(6), netip.MustParseAddr(fmt.Sprintf("fd00:0:2::%x", 0x100+i%0xff00)), 6, syn(from, to, uint32(i))))
+			}
 		})
 		v.counted(t)
 		dead := v.site.status().Counters.ToWAN.Dropped
