@@ -7,8 +7,8 @@ BIN      := bin/patronus
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X patronus/appliance.Version=$(VERSION)
 SOURCES  := $(shell find appliance configs dashboard e2e image netstack -name '*.go' -o -name '*.yaml' -o -name '*.s' 2>/dev/null) go.mod go.sum
-GOFUMPT  := mvdan.cc/gofumpt@v0.9.2
-GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
+GOFUMPT  := mvdan.cc/gofumpt@v0.12.0
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SITES    ?= 3
 
 .DEFAULT_GOAL := help

@@ -12,12 +12,13 @@ import (
 const telemetryRing = 8192
 
 // telemetry is a bounded ring of events between the packet path, which never
-// waits, and the node, which may be dead. What a reader was too slow for is
+// waits, and the node, which may be dead. What no reader came for in time is
 // counted.
 type telemetry struct {
 	mu      sync.Mutex
 	ring    []netstack.Event
 	next    uint64 // sequence number of the next event
+	taken   uint64 // that some reader has got up to
 	dropped uint64
 	more    chan struct{} // closed and replaced when something was put, if anybody waits
 	waiting bool
@@ -30,6 +31,9 @@ func newTelemetry(n int) *telemetry {
 // put adds an event; the oldest one goes if nobody has taken it.
 func (t *telemetry) put(ev netstack.Event) {
 	t.mu.Lock()
+	if size := uint64(len(t.ring)); t.next >= size && t.next-size >= t.taken {
+		t.dropped++
+	}
 	t.ring[t.next%uint64(len(t.ring))] = ev
 	t.next++
 	if t.waiting {
@@ -53,7 +57,6 @@ func (t *telemetry) follow(ctx context.Context, sink func([]netstack.Event) bool
 	for {
 		t.mu.Lock()
 		if size := uint64(len(t.ring)); t.next-at > size {
-			t.dropped += t.next - size - at
 			at = t.next - size
 		}
 		batch = batch[:0]
@@ -61,6 +64,7 @@ func (t *telemetry) follow(ctx context.Context, sink func([]netstack.Event) bool
 			batch = append(batch, t.ring[at%uint64(len(t.ring))])
 			at++
 		}
+		t.taken = max(t.taken, at)
 		more := t.more
 		if len(batch) == 0 {
 			t.waiting = true

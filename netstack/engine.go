@@ -183,7 +183,7 @@ func (e *Engine) Apply(rev uint64, cfg *configs.Config, rules *policy.Ruleset) e
 	if err := e.apply(rev, cfg, rules); err != nil {
 		return fmt.Errorf("apply revision %d: %w", rev, err)
 	}
-	e.log.Info("revision applied", "rev", rev, "site", cfg.Site)
+	e.log.Info("revision applied", "rev", rev)
 	e.sink(Event{Kind: RevisionApplied, At: time.Now(), Rev: rev})
 	return nil
 }

@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -48,7 +49,7 @@ func (h *history) find(from, to netip.Addr, protocol string, port uint16, at tim
 // matches reports whether a flow is the conversation of a question, which may
 // ask for either direction.
 func (f *FlowStatus) matches(from, to netip.Addr, protocol string, port uint16) bool {
-	if f.Protocol != protocol {
+	if !strings.EqualFold(f.Protocol, protocol) {
 		return false
 	}
 	return f.Src == from && f.Dst == to && f.Port == port || f.Src == to && f.Dst == from && f.SrcPort == port

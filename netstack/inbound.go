@@ -124,7 +124,7 @@ func (e *Engine) unwrap(i *inbound, p *tunnel.Inbound, now int64) ([]byte, bool)
 		e.counters.drop(FromWAN, Misdelivered, 1)
 		return nil, false
 	}
-	if inner[0]>>4 == 4 && [4]byte(inner[12:16]) == from.remote && [4]byte(inner[16:20]) == from.uplink.source {
+	if len(inner) >= probeHeader && inner[0]>>4 == 4 && [4]byte(inner[12:16]) == from.remote && [4]byte(inner[16:20]) == from.uplink.source {
 		if !e.prober.receive(from, inner, p.At) {
 			e.malformed(FromWAN, packet.BadTransport)
 		}

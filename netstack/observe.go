@@ -52,10 +52,19 @@ func (e *Engine) Status() Status {
 		}
 		st.Devices = append(st.Devices, ds)
 	}
+	// The tunnel drops what waits too long for a session: it is added here.
+	noSession := uint64(0)
 	for _, p := range e.paths {
 		if p != nil {
 			st.Paths = append(st.Paths, p.status(s, peers[p.uplink][p.key]))
+			noSession += p.peer.Counters().NoSession
 		}
+	}
+	for _, d := range s.devices {
+		noSession += d.peer.Counters().NoSession
+	}
+	if noSession > 0 {
+		st.Counters.ToWAN.Dropped[NoSession.String()] = noSession
 	}
 	slices.SortFunc(st.Paths, func(a, b PathStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return st

@@ -88,6 +88,7 @@ func (p *prober) reconfigure(s *snapshot, paths []*pathState) {
 				SSID: max(p.ssid, 1), Active: time.Duration(cfg.Active), Warm: time.Duration(cfg.Warm),
 				Idle: time.Duration(cfg.Idle), Cold: time.Duration(cfg.Cold), Lost: cfg.Lost, Budget: p.budgets[name],
 			}, now.Add(firstProbe))
+			ps.sample.Score = path.NoScore
 			ps.tracker = path.NewTracker(ps.id, path.Options{Classes: s.classes, Uplink: name, Lost: cfg.Lost})
 			ps.tracker.SetMTU(ps.mtu())
 			if !ps.uplink.carrier.Load() {

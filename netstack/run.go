@@ -3,6 +3,7 @@ package netstack
 import (
 	"time"
 
+	"patronus/configs"
 	"patronus/netstack/flow"
 	"patronus/netstack/packet"
 	"patronus/netstack/path"
@@ -81,7 +82,7 @@ func (e *Engine) judge(s *snapshot, r *run, in *packet.Info, b []byte, now int64
 		r.flow, r.forward = f, forward
 		binding := f.Binding()
 		switch {
-		case !forward && binding != 0 && verdictOf(binding) != Forward:
+		case !forward && binding != 0 && verdictOf(binding) != Forward && begins(f, in):
 			// Whom the rules let begin is not held up by what the other side
 			// was denied before.
 			if !e.reversed(s, r, in, egress, ingress) {
@@ -96,6 +97,16 @@ func (e *Engine) judge(s *snapshot, r *run, in *packet.Info, b []byte, now int64
 		}
 	}
 	e.judgeNew(s, r, in, now, egress, ingress)
+}
+
+// begins reports whether a packet against the direction of a denied flow may
+// begin a conversation of its own. If the flow was admitted once, it is a reply
+// unless it says that it is not.
+func begins(f *flow.Flow, in *packet.Info) bool {
+	if r := f.Record(); r == nil || !r.Admitted {
+		return true
+	}
+	return in.Key.Proto == packet.TCP && in.Flags&(packet.FlagSYN|packet.FlagACK) == packet.FlagSYN
 }
 
 // reversed judges a packet that comes against the direction of a denied flow.
@@ -134,6 +145,7 @@ func (e *Engine) judgeNew(s *snapshot, r *run, in *packet.Info, now int64, egres
 		reversed := in.Key.Reverse()
 		if back := s.rules.EvaluateSide(&reversed, ingress, egress); back.Allowed {
 			answer, k = back, reversed
+			egress, ingress = ingress, egress
 		}
 	}
 	if !answer.Allowed {
@@ -151,7 +163,7 @@ func (e *Engine) judgeNew(s *snapshot, r *run, in *packet.Info, now int64, egres
 		r.forward = r.flow.Forward(&in.Key)
 		r.packets-- // the table has counted the first one
 	}
-	r.flow.SetRecord(e.record(s, &k, &answer, d.class))
+	r.flow.SetRecord(e.record(s, r, &k, &answer, d.class, egress, ingress))
 	r.fresh = true
 }
 
@@ -221,13 +233,46 @@ func (e *Engine) judgeError(s *snapshot, r *run, in *packet.Info, b []byte) {
 	d.verdict, d.class = Forward, path.ClassID(f.Binding().Class())
 }
 
-// record says why a flow was admitted or denied, in names.
-func (e *Engine) record(s *snapshot, k *packet.Key, answer *policy.Decision, class path.ClassID) *flow.Record {
-	return &flow.Record{
+// record says why a flow was admitted or denied, in names. egress and ingress
+// are the ends of its direction that were judged here.
+func (e *Engine) record(s *snapshot, r *run, k *packet.Key, answer *policy.Decision, class path.ClassID, egress, ingress bool) *flow.Record {
+	out := &flow.Record{
 		At: time.Now(), RulesVersion: s.version, Policy: s.rules.PolicyID(answer.Policy), Rule: int(answer.Rule),
-		Reason: answer.Reason.String(), Class: s.classes.Name(class),
-		FromLabels: s.rules.Labels(&k.Src), ToLabels: s.rules.Labels(&k.Dst),
+		Reason: answer.Reason.String(), Class: s.classes.Name(class), Egress: egress, Ingress: ingress, Admitted: answer.Allowed,
 	}
+	if old := r.flow.Record(); old != nil && old.Admitted {
+		out.Admitted = true
+	}
+	out.From, out.FromLabels, _ = endOf(s.rules, &k.Src)
+	var to *configs.HostEndpoint
+	if out.To, out.ToLabels, to = endOf(s.rules, &k.Dst); to != nil {
+		out.PortNames = portNames(to, k)
+	}
+	return out
+}
+
+// endOf is what the rules know of an address.
+func endOf(rules *policy.Ruleset, a *packet.Addr) (flow.Party, map[string]string, *configs.HostEndpoint) {
+	e, space := rules.End(a)
+	if e == nil {
+		return flow.Party{}, nil, nil
+	}
+	return flow.Party{Site: e.Site, Namespace: e.Namespace, Name: e.Name, NamespaceLabels: space}, e.Labels, e
+}
+
+// portNames are what an endpoint calls a flow's destination port.
+func portNames(e *configs.HostEndpoint, k *packet.Key) []string {
+	var names []string
+	for i := range e.Ports {
+		p := &e.Ports[i]
+		if p.Port != k.DstPort {
+			continue
+		}
+		if proto, err := policy.ParseProtocol(p.Protocol); err == nil && proto == k.Proto {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // steer chooses the path of a run that goes to another site.

@@ -34,15 +34,13 @@ const (
 	NoSession           // waited too long for a WireGuard session
 	NoNeighbour         // the next hop on the LAN does not answer
 	LANFull             // the LAN port took no more
-	HostFull            // the appliance's own stack took no more
-	Stopped             // the engine is shutting down
 	numReasons          // last
 )
 
 var reasonNames = [numReasons]string{
 	"none", "malformed", "martian", "spoofed", "misdelivered", "fragment-lost", "denied",
 	"no-route", "no-path", "ttl-expired", "too-big", "queue-full", "no-session", "no-neighbour",
-	"lan-full", "host-full", "stopped",
+	"lan-full",
 }
 
 // String is the name used in metrics and tables.

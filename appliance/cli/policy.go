@@ -111,6 +111,7 @@ func parseQuestion(from, to string) (netstack.Question, error) {
 		return q, fmt.Errorf("source: %w", err)
 	}
 	to, q.Protocol, _ = strings.Cut(to, "/")
+	q.Protocol = strings.ToUpper(q.Protocol)
 	if q.To, err = netip.ParseAddr(to); err == nil {
 		if q.Protocol == "" {
 			q.Protocol = "ICMP"
@@ -125,7 +126,6 @@ func parseQuestion(from, to string) (netstack.Question, error) {
 		return q, fmt.Errorf("destination %q is not ADDRESS:PORT/PROTOCOL", to)
 	}
 	q.To, q.Port = ap.Addr(), ap.Port()
-	q.Protocol = strings.ToUpper(q.Protocol)
 	return q, nil
 }
 

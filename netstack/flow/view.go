@@ -24,7 +24,10 @@ type View struct {
 }
 
 // Counts are packets and their bytes, IP header included.
-type Counts struct{ Packets, Bytes uint64 }
+type Counts struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
 
 // Originator is who sent the first packet.
 func (v View) Originator() netip.AddrPort {
@@ -42,25 +45,43 @@ func (v View) ID() string { return FormatKey(&v.Key) }
 // Record says why a flow is treated as it is, in names that stay meaningful
 // when the configuration has changed. It is immutable once set.
 type Record struct {
-	At           time.Time
-	RulesVersion uint32
-	Policy       string // Kind/namespace/name of the deciding policy, or empty
-	Rule         int    // its index, or -1
-	Reason       string
-	Class        string
-	Candidates   []Candidate
-	Winner       string // path id, or empty
-	Why          string
-	// The labels of both ends as they were when it was decided.
-	FromLabels, ToLabels map[string]string
+	At           time.Time   `json:"decided_at"`
+	RulesVersion uint32      `json:"rules_version"`
+	Policy       string      `json:"policy"` // Kind/namespace/name of the deciding policy, or empty
+	Rule         int         `json:"rule"`   // its index, or -1
+	Reason       string      `json:"reason"`
+	Class        string      `json:"class"`
+	Candidates   []Candidate `json:"candidates,omitempty"`
+	Winner       string      `json:"winner,omitempty"` // path id, or empty
+	Why          string      `json:"why,omitempty"`
+	// What rules knew of both ends when it was decided: enough to decide again.
+	From       Party             `json:"from,omitzero"`
+	To         Party             `json:"to,omitzero"`
+	FromLabels map[string]string `json:"from_labels,omitempty"`
+	ToLabels   map[string]string `json:"to_labels,omitempty"`
+	PortNames  []string          `json:"port_names,omitempty"` // what the destination calls the port
+	// The ends that were judged here.
+	Egress  bool `json:"egress"`
+	Ingress bool `json:"ingress"`
+	// Admitted is set once the flow has been let through. If it is denied later
+	// the packets of both directions are still its own.
+	Admitted bool `json:"admitted"`
+}
+
+// Party is the endpoint at one end of a flow, empty if its address is in none.
+type Party struct {
+	Site            string            `json:"site,omitempty"`
+	Namespace       string            `json:"namespace,omitempty"`
+	Name            string            `json:"name,omitempty"`
+	NamespaceLabels map[string]string `json:"namespace_labels,omitempty"`
 }
 
 // Candidate is one path that was considered.
 type Candidate struct {
-	Path   string
-	Score  int16 // 0..100, -1 if none
-	State  string
-	Usable bool
+	Path   string `json:"path_id"`
+	Score  int16  `json:"score"` // 0..100, -1 if none
+	State  string `json:"status"`
+	Usable bool   `json:"usable"`
 }
 
 // Kind says what happened to a flow.

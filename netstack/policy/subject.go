@@ -34,6 +34,16 @@ func (r *Ruleset) SubjectOf(a netip.Addr) Subject {
 	return Subject{r.entry(l.identity)}
 }
 
+// End is the endpoint that an address belongs to, with the labels of its
+// namespace, nil if there is none; borrowed: they must not be changed.
+func (r *Ruleset) End(a *packet.Addr) (e *configs.HostEndpoint, namespaceLabels map[string]string) {
+	l := r.locate(a)
+	if l.endpoint == nobody {
+		return nil, nil
+	}
+	return &r.endpoints[l.endpoint].HostEndpoint, r.entry(l.identity).space
+}
+
 // Subjects yields every endpoint with its subject, in no particular order;
 // borrowed: maps and slices of endpoints must not be changed.
 func (r *Ruleset) Subjects(yield func(Subject, configs.HostEndpoint) bool) {

@@ -22,14 +22,14 @@ const (
 // InBandStats are the receiver's cumulative counts of one path.
 type InBandStats struct {
 	// Received packets; keepalives are not among them.
-	Received uint64
+	Received uint64 `json:"received"`
 	// Missing counters: gaps that no packet has filled and no keepalive
 	// explains. It falls again when a late packet arrives.
-	Missing uint64
+	Missing uint64 `json:"missing"`
 	// Reordered packets came after one with a higher counter (RFC 4737, 3.3).
-	Reordered uint64
+	Reordered uint64 `json:"reordered"`
 	// Duplicates that the transport refused.
-	Duplicates uint64
+	Duplicates uint64 `json:"duplicates"`
 }
 
 // InBand counts loss and reordering of a path's packets by the counter that

@@ -14,21 +14,30 @@ import (
 // and why others were not passed to the device. All are cumulative.
 type Counters struct {
 	// Received: valid in form, and passed on. Transport includes Keepalives.
-	Initiations, Responses, Cookies, Transport, Keepalives uint64
+	Initiations uint64 `json:"initiations"`
+	Responses   uint64 `json:"responses"`
+	Cookies     uint64 `json:"cookies"`
+	Transport   uint64 `json:"transport"`
+	Keepalives  uint64 `json:"keepalives"`
 	// Refused before the device saw them: too short for any message; of no
 	// known type; a handshake message of the wrong size; one whose MAC1 does
 	// not name our key (WireGuard paper 5.4.4).
-	Short, UnknownType, BadSize, BadMAC1 uint64
+	Short       uint64 `json:"short"`
+	UnknownType uint64 `json:"unknown_type"`
+	BadSize     uint64 `json:"bad_size"`
+	BadMAC1     uint64 `json:"bad_mac1"`
 	// UnknownIndex are transport messages to a session that we do not have.
 	// The device refuses them.
-	UnknownIndex uint64
+	UnknownIndex uint64 `json:"unknown_index"`
 	// Collided are initiations that were not taken, because one of ours was on
 	// its way to the same peer and goes first.
-	Collided uint64
+	Collided uint64 `json:"collided"`
 	// SentHandshakes are initiations, responses and cookie replies.
-	SentHandshakes, SentTransport, SentKeepalives uint64
+	SentHandshakes uint64 `json:"sent_handshakes"`
+	SentTransport  uint64 `json:"sent_transport"`
+	SentKeepalives uint64 `json:"sent_keepalives"`
 	// SendErrors are calls of Bind.Send that failed.
-	SendErrors uint64
+	SendErrors uint64 `json:"send_errors"`
 }
 
 type counters struct {

@@ -42,11 +42,29 @@ type lineCounts struct{ Packets, Bytes uint64 }
 
 // lineDecision is flow.Record as JSON.
 type lineDecision struct {
-	At              time.Time
+	At              time.Time `json:"decided_at"`
 	Policy          string
 	Rule            int32
-	From, To        json.RawMessage
+	From, To        *Party
+	FromLabels      map[string]string `json:"from_labels"`
+	ToLabels        map[string]string `json:"to_labels"`
+	PortNames       []string          `json:"port_names"`
 	Egress, Ingress bool
+}
+
+// party is an end of a decision as a party's text.
+func (d *lineDecision) party(p *Party, labels map[string]string, names []string, k *packet.Key) (json.RawMessage, error) {
+	if p == nil || p.Namespace == "" {
+		return nil, nil
+	}
+	out := *p
+	if out.Labels == nil {
+		out.Labels = labels
+	}
+	for _, name := range names {
+		out.Ports = append(out.Ports, configs.NamedPort{Name: name, Port: k.DstPort, Protocol: protocolName(k.Proto)})
+	}
+	return json.Marshal(&out)
 }
 
 // parseLine reads a line into a record without its dictionary indexes. skip
@@ -69,7 +87,12 @@ func parseLine(text []byte, l *line, r *Record) (skip bool, err error) {
 	*r = Record{Key: k, From: Nowhere, To: Nowhere, Policy: NoName, Rule: -1}
 	if d := l.Decision; d != nil {
 		l.At, l.Policy, l.Rule = d.At, d.Policy, &d.Rule
-		l.From, l.To = d.From, d.To
+		if l.From, err = d.party(d.From, d.FromLabels, nil, &k); err != nil {
+			return false, err
+		}
+		if l.To, err = d.party(d.To, d.ToLabels, d.PortNames, &k); err != nil {
+			return false, err
+		}
 		r.Egress, r.Ingress = d.Egress, d.Ingress
 	}
 	if l.At.IsZero() {

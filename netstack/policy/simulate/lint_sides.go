@@ -137,15 +137,14 @@ func (l *linter) management() {
 			}
 		}
 	}
-	bySite := map[string][]int{}
-	for i := range l.groups {
-		for _, s := range l.groups[i].Sites {
-			bySite[s] = append(bySite[s], i)
-		}
+	bySite := map[string][]*configs.HostEndpoint{}
+	for i := range l.input.Endpoints {
+		e := &l.input.Endpoints[i]
+		bySite[e.Site] = append(bySite[e.Site], e)
 	}
 	for _, to := range l.options.Management {
 		for _, s := range l.options.Sites {
-			if s.Name != to.Site && len(bySite[s.Name]) > 0 {
+			if s.Name != to.Site {
 				l.cutsPeople(s.Name, bySite[s.Name], to)
 			}
 		}
@@ -164,21 +163,24 @@ const managementPort = 443
 
 // cutsPeople reports a site of which endpoints reach a management address today
 // and none would.
-func (l *linter) cutsPeople(site string, groups []int, to Management) {
+func (l *linter) cutsPeople(site string, people []*configs.HostEndpoint, to Management) {
 	var by policy.Decision
 	var witness *Witness
-	for _, g := range groups {
-		addr := l.groups[g].Addr
-		if addr.Is4() != to.Addr.Is4() {
-			continue
-		}
-		k := newKey(packet.TCP, addr, to.Addr, managementPort)
-		if l.After.EvaluateSubjects(l.groups[g].after, l.After.SubjectOf(to.Addr), &k, true, true).Allowed {
-			return
-		}
-		if witness == nil && l.Before.EvaluateSubjects(l.groups[g].before, l.Before.SubjectOf(to.Addr), &k, true, true).Allowed {
-			by = l.After.EvaluateSubjects(l.groups[g].after, l.After.SubjectOf(to.Addr), &k, true, true)
-			witness = &Witness{From: l.groups[g].member(), FromAddr: addr, To: to.Addr.String(), ToAddr: to.Addr, Protocol: "TCP", Port: managementPort}
+	for _, e := range people {
+		for _, a := range e.Addresses {
+			addr := a.Addr()
+			if addr.Is4() != to.Addr.Is4() {
+				continue
+			}
+			k := newKey(packet.TCP, addr, to.Addr, managementPort)
+			d := l.After.Evaluate(&k)
+			if d.Allowed {
+				return
+			}
+			if witness == nil && l.Before.Evaluate(&k).Allowed {
+				by = d
+				witness = &Witness{From: e.Namespace + "/" + e.Name, FromAddr: addr, To: to.Addr.String(), ToAddr: to.Addr, Protocol: "TCP", Port: managementPort}
+			}
 		}
 	}
 	if witness != nil {

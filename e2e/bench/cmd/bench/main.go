@@ -1,0 +1,71 @@
+// Command bench measures gateways side by side; see package bench. It needs
+// root, iproute2, iperf3 and the WireGuard tools.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"patronus/e2e/bench"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	patronus := flag.String("patronus", "bin/patronus", "the program under test")
+	rivals := flag.String("rivals", "e2e/out/bin", "directory of the rivals' programs")
+	out := flag.String("out", "e2e/out", "directory for bench.md and bench.json")
+	rounds := flag.Int("rounds", 5, "how often each row is measured")
+	only := flag.String("only", "", "names of rows, with commas between them (default: all)")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	program, err := filepath.Abs(*patronus)
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(*rivals)
+	if err != nil {
+		return err
+	}
+	o := bench.Options{
+		Binaries: bench.Binaries{Patronus: program, Rivals: dir}, Rounds: *rounds,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Logs: os.Stderr,
+	}
+	if *only != "" {
+		o.Only = strings.Split(*only, ",")
+	}
+	r, err := bench.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	text := r.Markdown()
+	fmt.Print(text)
+	if err := os.MkdirAll(*out, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(*out, "bench.md"), []byte(text), 0o644); err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(*out, "bench.json"))
+	if err != nil {
+		return err
+	}
+	if err := r.WriteJSON(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
