@@ -29,7 +29,11 @@ func run() error {
 	out := flag.String("out", "e2e/out", "directory for bench.md and bench.json")
 	rounds := flag.Int("rounds", 5, "how often each row is measured")
 	only := flag.String("only", "", "names of rows, with commas between them (default: all)")
+	curves := flag.Bool("curves", false, "instead of measuring, make curves of the output of go test -bench on standard input")
 	flag.Parse()
+	if *curves {
+		return bench.Curves(os.Stdin, os.Stdout)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	program, err := filepath.Abs(*patronus)
