@@ -12,10 +12,10 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SITES    ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-long check lint unit e2e fuzz bench cover clean setup
+.PHONY: help run build test test-long check lint unit e2e fuzz bench bench-compare profile cover clean setup
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## build and start a lab: three sites in one process, no root needed
 	$(BIN) lab --sites $(SITES)
@@ -50,8 +50,14 @@ lint: ## golangci-lint and gofumpt
 fuzz: ## each fuzz target for 30 s
 	@bash e2e/run fuzz
 
-bench: build ## Go benchmarks of the packet path, and throughput beside upstream wireguard-go
+bench: build ## speed side by side with other gateways, and curves of cost; writes e2e/out/bench.md
 	@bash e2e/run bench
+
+bench-compare: ## Go benchmarks of HEAD beside those of BASE=revision, in turns, by benchstat
+	@bash e2e/bench/compare.sh $(BASE) $(HEAD)
+
+profile: build ## CPU profiles and flame graphs of a loaded gateway into e2e/out (ROW, LOAD to choose)
+	@bash e2e/run profile
 
 cover: ## test coverage by package
 	go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1

@@ -30,6 +30,8 @@ import (
 //	POST /v1/explain               netstack.Explanation
 //	GET  /v1/dial?network=&addr=   Upgrade: the connection itself
 //	GET  /v1/accept?port=          Upgrade: the next connection to our overlay port
+//	GET  /debug/pprof/profile?seconds=  where the CPU's time goes, for go tool pprof
+//	GET  /debug/pprof/allocs       where memory is allocated
 
 // protocolName is what dial and accept upgrade to.
 const protocolName = "patronus-splice"

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/netip"
 	"strconv"
 	"sync"
@@ -66,6 +67,9 @@ func (e *Edge) routes() http.Handler {
 	mux.HandleFunc("GET /v1/telemetry", e.stream)
 	mux.HandleFunc("GET /v1/dial", e.dial)
 	mux.HandleFunc("GET /v1/accept", e.accept)
+	// Function names and counts only; nothing of memory's content.
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.Handle("GET /debug/pprof/allocs", pprof.Handler("allocs"))
 	return mux
 }
 

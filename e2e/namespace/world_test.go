@@ -45,6 +45,8 @@ type world struct {
 	core  netns
 	sites []*site
 	wires map[string]*wire.Wire
+	// cables is how many have been laid.
+	cables int
 }
 
 // site is a gateway and the host behind it.
@@ -121,9 +123,13 @@ func (w *world) namespace(name string) netns {
 	return n
 }
 
-// cable is a veth pair between two namespaces.
+// cable is a veth pair between two namespaces. Its ends have different indexes:
+// the kernel reports carrier changes of a whole machine once a second at most,
+// other tests' included, and only those of an interface that says to lie on
+// another one (RTNL iflink) at once.
 func (w *world) cable(a netns, aName string, b netns, bName string) {
-	a.ip(w.t, fmt.Sprintf("link add %s type veth peer name %s netns %s", aName, bName, b), "link set "+aName+" up")
+	w.cables++
+	a.ip(w.t, fmt.Sprintf("link add %s index %d type veth peer name %s netns %s", aName, 1000+w.cables, bName, b), "link set "+aName+" up")
 	b.ip(w.t, "link set "+bName+" up")
 }
 

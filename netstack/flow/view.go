@@ -60,9 +60,8 @@ type Record struct {
 	FromLabels map[string]string `json:"from_labels,omitempty"`
 	ToLabels   map[string]string `json:"to_labels,omitempty"`
 	PortNames  []string          `json:"port_names,omitempty"` // what the destination calls the port
-	// The ends that were judged here.
-	Egress  bool `json:"egress"`
-	Ingress bool `json:"ingress"`
+	Egress     bool              `json:"judged_egress"`        // the ends that were judged here
+	Ingress    bool              `json:"judged_ingress"`
 	// Admitted is set once the flow has been let through. If it is denied later
 	// the packets of both directions are still its own.
 	Admitted bool `json:"admitted"`
@@ -75,6 +74,9 @@ type Party struct {
 	Name            string            `json:"name,omitempty"`
 	NamespaceLabels map[string]string `json:"namespace_labels,omitempty"`
 }
+
+// IsZero reports whether the address is in no endpoint.
+func (p Party) IsZero() bool { return p.Namespace == "" }
 
 // Candidate is one path that was considered.
 type Candidate struct {

@@ -42,14 +42,16 @@ type lineCounts struct{ Packets, Bytes uint64 }
 
 // lineDecision is flow.Record as JSON.
 type lineDecision struct {
-	At              time.Time `json:"decided_at"`
-	Policy          string
-	Rule            int32
-	From, To        *Party
-	FromLabels      map[string]string `json:"from_labels"`
-	ToLabels        map[string]string `json:"to_labels"`
-	PortNames       []string          `json:"port_names"`
-	Egress, Ingress bool
+	At         time.Time         `json:"decided_at"`
+	Policy     string            `json:"policy"`
+	Rule       int32             `json:"rule"`
+	From       *Party            `json:"from"`
+	To         *Party            `json:"to"`
+	FromLabels map[string]string `json:"from_labels"`
+	ToLabels   map[string]string `json:"to_labels"`
+	PortNames  []string          `json:"port_names"`
+	Egress     bool              `json:"judged_egress"`
+	Ingress    bool              `json:"judged_ingress"`
 }
 
 // party is an end of a decision as a party's text.

@@ -97,6 +97,14 @@ func (u *universe) meet(from, to int) bool {
 	return u.groups[from].Addr.Is4() == u.groups[to].Addr.Is4()
 }
 
+// pair reports whether two groups are to be compared: they meet, one of them is
+// of endpoints, and they are not the same endpoint, which reaches itself
+// without us.
+func (u *universe) pair(from, to int) bool {
+	n := len(u.groups[from].Endpoints)
+	return u.meet(from, to) && n+len(u.groups[to].Endpoints) > 0 && (from != to || n > 1)
+}
+
 func (w *World) allowed(after bool, from, to, ports int) bool {
 	k := w.key(from, to, ports)
 	if after {
@@ -107,7 +115,7 @@ func (w *World) allowed(after bool, from, to, ports int) bool {
 
 // Matrix says who reaches whom: Cells[from][to] are the ports that are allowed,
 // by index of groups and of ports. Cells between groups of two address families,
-// and between two groups in no endpoint, are nil.
+// between two groups in no endpoint, and of an endpoint with itself are nil.
 type Matrix struct {
 	Cells [][]PortSet
 }
@@ -128,7 +136,7 @@ func (w *World) Matrix(ctx context.Context, candidate bool, keep func(*Group) bo
 			return
 		}
 		for to := range row {
-			if !wanted[to] || !w.meet(from, to) || len(w.groups[from].Endpoints)+len(w.groups[to].Endpoints) == 0 {
+			if !wanted[to] || !w.pair(from, to) {
 				continue
 			}
 			row[to] = newPortSet(len(w.ports))
@@ -184,7 +192,7 @@ func (w *World) Diff(ctx context.Context) ([]Difference, error) {
 	rows := make([][]Difference, n)
 	err := w.eachRow(ctx, func(from int) {
 		for to := range w.groups {
-			if !changed[policy.Egress][from] && !changed[policy.Ingress][to] || !w.meet(from, to) {
+			if !changed[policy.Egress][from] && !changed[policy.Ingress][to] || !w.pair(from, to) {
 				continue
 			}
 			if d, any := w.compare(from, to); any {

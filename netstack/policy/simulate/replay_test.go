@@ -107,7 +107,7 @@ func TestReplayReadsFlowStatus(t *testing.T) {
 	lines := `
 {"flow_key":"tcp-10.0.0.1-4000-10.0.0.2-80","status":"active","packets":3,"bytes":300,"reverse":{"Packets":2,"Bytes":200},"created_at":"2026-11-24T10:00:00Z"}
 {"type":"flow","change":"started","flow":{"flow_key":"tcp-10.0.0.1-4001-10.0.0.2-80","status":"active"}}
-{"type":"flow","change":"ended","flow":{"flow_key":"tcp-10.0.0.1-4001-10.0.0.2-80","status":"blocked","packets":1,"decision":{"At":"2026-11-24T10:00:00Z","Policy":"NetworkPolicy/a/b","Rule":-1,"Egress":true,"From":{"namespace":"a","name":"x","labels":{"app":"web"}}}}}
+{"type":"flow","change":"ended","flow":{"flow_key":"tcp-10.0.0.1-4001-10.0.0.2-80","status":"blocked","packets":1,"decision":{"decided_at":"2026-11-24T10:00:00Z","policy":"NetworkPolicy/a/b","rule":-1,"judged_egress":true,"from":{"namespace":"a","name":"x"},"from_labels":{"app":"web"}}}}
 {"type":"path_metric","path_id":"x~y"}
 `
 	c := policy.NewCompiler()

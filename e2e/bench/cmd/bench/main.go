@@ -29,7 +29,13 @@ func run() error {
 	out := flag.String("out", "e2e/out", "directory for bench.md and bench.json")
 	rounds := flag.Int("rounds", 5, "how often each row is measured")
 	only := flag.String("only", "", "names of rows, with commas between them (default: all)")
+	profile := flag.String("profile", "", "instead of measuring, profile both edges of this row under -load")
+	load := flag.String("load", "tcp", "tcp, small (UDP of 200 bytes) or ping")
+	curves := flag.Bool("curves", false, "instead of measuring, make curves of the output of go test -bench on standard input")
 	flag.Parse()
+	if *curves {
+		return bench.Curves(os.Stdin, os.Stdout)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	program, err := filepath.Abs(*patronus)
@@ -47,19 +53,27 @@ func run() error {
 	if *only != "" {
 		o.Only = strings.Split(*only, ",")
 	}
+	if err := os.MkdirAll(*out, 0o755); err != nil {
+		return err
+	}
+	if *profile != "" {
+		return bench.Profile(ctx, o, *profile, bench.Load(*load), *out)
+	}
 	r, err := bench.Run(ctx, o)
 	if err != nil {
 		return err
 	}
+	return write(r, *out)
+}
+
+// write prints the report and keeps it, with all values beside it.
+func write(r *bench.Result, dir string) error {
 	text := r.Markdown()
 	fmt.Print(text)
-	if err := os.MkdirAll(*out, 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "bench.md"), []byte(text), 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(*out, "bench.md"), []byte(text), 0o644); err != nil {
-		return err
-	}
-	f, err := os.Create(filepath.Join(*out, "bench.json"))
+	f, err := os.Create(filepath.Join(dir, "bench.json"))
 	if err != nil {
 		return err
 	}
