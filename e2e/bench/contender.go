@@ -27,13 +27,15 @@ type Binaries struct {
 	// Rivals is the directory with wireguard-go, tailscale-wireguard-go,
 	// netstack-proxy, nebula and nebula-cert.
 	Rivals string
+	// Other is a second build of patronus to measure beside it; empty: none.
+	Other string
 }
 
 func (b Binaries) rival(name string) string { return filepath.Join(b.Rivals, name) }
 
 // contenders are all rows of the table, in its order.
 func contenders(b Binaries) []*contender {
-	return []*contender{
+	all := []*contender{
 		{
 			name: "kernel", what: "plain kernel forwarding, no encryption", world: world{name: "kern", mtu: 1420},
 			start: startKernel,
@@ -64,6 +66,16 @@ func contenders(b Binaries) []*contender {
 			start: func(w *world) error { return startPatronus(w, b.Patronus, "packet") },
 		},
 	}
+	if b.Other != "" {
+		all = append(all, &contender{
+			name: "other-tun", what: "patronus-tun by " + b.Other, world: world{name: "otun", mtu: 1400},
+			start: func(w *world) error { return startPatronus(w, b.Other, "tun") },
+		}, &contender{
+			name: "other-packet", what: "patronus-packet by " + b.Other, world: world{name: "opkt", mtu: 1400, noForward: true},
+			start: func(w *world) error { return startPatronus(w, b.Other, "packet") },
+		})
+	}
+	return all
 }
 
 func startKernel(w *world) error {

@@ -25,6 +25,7 @@ func main() {
 
 func run() error {
 	patronus := flag.String("patronus", "bin/patronus", "the program under test")
+	other := flag.String("other", "", "a second build of patronus, measured in rows of its own")
 	rivals := flag.String("rivals", "e2e/out/bin", "directory of the rivals' programs")
 	out := flag.String("out", "e2e/out", "directory for bench.md and bench.json")
 	rounds := flag.Int("rounds", 5, "how often each row is measured")
@@ -46,8 +47,13 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	if *other != "" {
+		if *other, err = filepath.Abs(*other); err != nil {
+			return err
+		}
+	}
 	o := bench.Options{
-		Binaries: bench.Binaries{Patronus: program, Rivals: dir}, Rounds: *rounds,
+		Binaries: bench.Binaries{Patronus: program, Rivals: dir, Other: *other}, Rounds: *rounds,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Logs: os.Stderr,
 	}
 	if *only != "" {
