@@ -23,7 +23,7 @@ const (
 	DefaultProbeLost   = 3
 	DefaultProbeBudget = 256 // kbit/s: eight paths at the active rate
 
-	DefaultFlowsMax    = 262_144
+	DefaultFlowsMax    = 65_536
 	DefaultTCPIdle     = Duration(2*time.Hour + 4*time.Minute) // RFC 5382, REQ-5
 	DefaultUDPIdle     = Duration(5 * time.Minute)             // RFC 4787, REQ-5
 	DefaultAdoptWindow = Duration(time.Minute)
