@@ -103,9 +103,7 @@ func judge(t *testing.T, d distribution, bar time.Duration) {
 	if len(d) == 0 {
 		return // the subtests have said why
 	}
-	if p99 := d.at(99); p99 > bar {
-		t.Errorf("p99 is %v, the bar %v; all: %v", p99, bar, fmt.Sprint([]time.Duration(d)))
-	}
+	measured(t, "outage p99", d.at(99), bar)
 }
 
 // delay is the longest round trip that a site has measured on a path.

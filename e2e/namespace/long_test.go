@@ -51,7 +51,7 @@ func leaves(t *testing.T, w *wire.Wire) time.Time {
 	}
 	var seen []reading
 	var left time.Time
-	eventually(t, 15*time.Second, "calls move", func() error {
+	eventually(t, time.Minute, "calls move", func() error {
 		out, in := w.Link().Stats()
 		now := reading{time.Now(), out.Offered, in.Offered}
 		seen = append(seen, now)
@@ -88,9 +88,7 @@ func TestBrownout(t *testing.T) {
 				recovers(t, w)
 			}
 			t.Logf("brownout of 5 %%, overlay and underlay %v: call moves after %v", f, d)
-			if p99 := d.at(99); p99 > brownoutBar {
-				t.Errorf("p99 is %v, the bar %v", p99, brownoutBar)
-			}
+			measured(t, "brownout p99", d.at(99), brownoutBar)
 		})
 	}
 }
@@ -135,9 +133,7 @@ func TestFlapping(t *testing.T) {
 	}
 	for i, n := range moves(t, w, port) {
 		t.Logf("flapping at 1 Hz for %v: %d moves at %s", flapTime, n-before[i], w.sites[i].name)
-		if n-before[i] > flapMoves {
-			t.Errorf("site %s moved the flow %d times, the bar is %d", w.sites[i].name, n-before[i], flapMoves)
-		}
+		measured(t, "moves at "+w.sites[i].name, n-before[i], flapMoves)
 	}
 	st.recovered(t, st.mark(), 100, 5*time.Second)
 }
@@ -193,9 +189,11 @@ func inBandLoss(t *testing.T, w *world, a, b *site, loss float64) {
 		{"receiver b, window", "a>b", value(b1.Metrics.LossIn)}, {"receiver a, window", "b>a", value(a1.Metrics.LossIn)},
 	} {
 		t.Logf("loss %.1f %%, %s: truth %.3f %%, %s says %.3f %%", 100*loss, r.way, truth[r.way], r.who, r.says)
-		if math.IsNaN(r.says) || math.Abs(r.says-truth[r.way]) > lossBar {
-			t.Errorf("%s of %s says %.3f %%, the truth is %.3f %%", r.who, r.way, r.says, truth[r.way])
+		if math.IsNaN(r.says) {
+			t.Errorf("%s knows nothing of %s", r.who, r.way)
+			continue
 		}
+		measured(t, r.who+" off by points", math.Abs(r.says-truth[r.way]), lossBar)
 	}
 	if out.Offered < 1000*uint64(lossTime/time.Second) {
 		t.Errorf("only %d packets were offered", out.Offered)
@@ -248,8 +246,9 @@ func TestSoak(t *testing.T) {
 		name := w.sites[i/len(roles)].name + " " + roles[i%len(roles)]
 		t.Logf("soak %s: RSS %.1f -> %.1f MiB, descriptors %d -> %d", name,
 			float64(warm[i].rss)/(1<<20), float64(last[i].rss)/(1<<20), warm[i].fds, last[i].fds)
-		if last[i].rss-warm[i].rss > 10<<20 || last[i].fds > warm[i].fds+2 {
-			t.Errorf("%s grows", name)
+		measured(t, name+" grows by MiB", float64(last[i].rss-warm[i].rss)/(1<<20), 10)
+		if last[i].fds > warm[i].fds+2 {
+			t.Errorf("%s: descriptors leak", name)
 		}
 	}
 	// The traceback of an edge that is told to quit has all its goroutines; the
