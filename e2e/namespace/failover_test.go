@@ -1,7 +1,6 @@
 package namespace
 
 import (
-	"fmt"
 	"testing"
 	"time"
 )
