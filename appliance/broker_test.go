@@ -7,18 +7,19 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
 // A descriptor goes from the supervisor to the edge and is the same open file
 // again for the next edge.
 func TestBroker(t *testing.T) {
-	opened, again := 0, 0
-	var refuse error
+	var opened, again atomic.Int32
+	var refuse atomic.Bool
 	b := newBroker(map[string]opener{
 		"tun": {
 			open: func(spec json.RawMessage) (*os.File, error) {
-				opened++
+				opened.Add(1)
 				r, w, err := os.Pipe()
 				if err != nil {
 					return nil, err
@@ -27,7 +28,13 @@ func TestBroker(t *testing.T) {
 				_, err = w.Write(spec)
 				return r, err
 			},
-			again: func(json.RawMessage) error { again++; return refuse },
+			again: func(json.RawMessage) error {
+				again.Add(1)
+				if refuse.Load() {
+					return errors.New("no such device")
+				}
+				return nil
+			},
 		},
 		"udp": {open: func(json.RawMessage) (*os.File, error) { return nil, errors.New("address in use") }},
 	})
@@ -73,17 +80,17 @@ func TestBroker(t *testing.T) {
 	if f, err = second.file("tun", "patronus0", "other"); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := f.Read(buf); err != nil || string(buf[:n]) != `llo"` || opened != 1 || again != 1 {
-		t.Errorf("%q, %v, opened %d, again %d", buf[:n], err, opened, again)
+	if n, err := f.Read(buf); err != nil || string(buf[:n]) != `llo"` || opened.Load() != 1 || again.Load() != 1 {
+		t.Errorf("%q, %v, opened %d, again %d", buf[:n], err, opened.Load(), again.Load())
 	}
 	f.Close()
 	// What is gone is opened anew.
-	refuse = errors.New("no such device")
+	refuse.Store(true)
 	if f, err = second.file("tun", "patronus0", "new"); err != nil {
 		t.Fatal(err)
 	}
-	if n, _ := f.Read(buf); string(buf[:n]) != `"new"` || opened != 2 {
-		t.Errorf("%q, opened %d", buf[:n], opened)
+	if n, _ := f.Read(buf); string(buf[:n]) != `"new"` || opened.Load() != 2 {
+		t.Errorf("%q, opened %d", buf[:n], opened.Load())
 	}
 	f.Close()
 }
