@@ -64,7 +64,12 @@ func (c *contender) profile(ctx context.Context, load Load, dir string) error {
 		watch.Go(func() error {
 			socket := appliance.EdgeSocket(filepath.Join(c.world.dir, "data-"+site))
 			name := filepath.Join(dir, fmt.Sprintf("%s-%s-%s", c.name, load, site))
-			if err := fetchProfile(watching, socket, name+".pb.gz"); err != nil {
+			err := fetch(watching, socket, fmt.Sprintf("/debug/pprof/profile?seconds=%.0f", profileTime.Seconds()), name+".pb.gz")
+			if err != nil {
+				return err
+			}
+			// What was dropped meanwhile, and why.
+			if err := fetch(watching, socket, "/v1/status", name+".json"); err != nil {
 				return err
 			}
 			return drawProfile(watching, name)
@@ -108,13 +113,14 @@ func (c *contender) carry(ctx context.Context, load Load) error {
 	return nil
 }
 
-func fetchProfile(ctx context.Context, socket, file string) error {
+// fetch writes what an edge answers into a file.
+func fetch(ctx context.Context, socket, path, file string) error {
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}}}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://edge/debug/pprof/profile?seconds=%.0f", profileTime.Seconds()), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://edge"+path, nil)
 	if err != nil {
 		return err
 	}
@@ -124,7 +130,7 @@ func fetchProfile(ctx context.Context, socket, file string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("profile: %s", resp.Status)
+		return fmt.Errorf("edge %s: %s", path, resp.Status)
 	}
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
