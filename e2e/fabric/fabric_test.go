@@ -79,7 +79,7 @@ func allUp(t *testing.T, f *lab.Fabric) bool {
 // loss of the uplink in use.
 func TestThreeSites(t *testing.T) {
 	f := start(t, 3)
-	t.Logf("all paths up after %v", until(t, "all paths up", 8*time.Second, func() bool { return allUp(t, f) }))
+	t.Logf("all paths up after %v", until(t, "all paths up", 30*time.Second, func() bool { return allUp(t, f) }))
 	hq, east := f.Sites[0], f.Sites[1]
 	for _, to := range []netip.Addr{east.Addr4, east.Addr6} {
 		exchange(t, hq.Host, east.Host, netip.AddrPortFrom(to, 7))
@@ -167,7 +167,7 @@ func exchange(t *testing.T, from, to *vnet.Host, at netip.AddrPort) {
 func TestEdgeInterface(t *testing.T) {
 	f := start(t, 2)
 	hq, east := f.Sites[0], f.Sites[1]
-	until(t, "all paths up", 8*time.Second, func() bool { return allUp(t, f) })
+	until(t, "all paths up", 30*time.Second, func() bool { return allUp(t, f) })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	st, err := east.Client.Status(ctx)

@@ -65,7 +65,7 @@ func TestDeadPeersHoldLittle(t *testing.T) {
 		a.run(t)
 		b.run(t)
 		a.Send(a.peer, buffer(udpPacket(100, 0)), Rest)
-		time.Sleep(time.Second)
+		time.Sleep(6 * time.Second) // a lost first handshake is tried again after 5 s
 
 		heap := heapNow()
 		pkt := udpPacket(1300, 0)
