@@ -21,8 +21,9 @@ const (
 // ephemeral key is the smaller one: that initiation stays, and its sender does
 // not take the other.
 type collisions struct {
-	mu      sync.Mutex
-	pending map[string]pending // by endpoint
+	mu       sync.Mutex
+	pending  map[string]pending // by endpoint
+	answered map[string]int64   // by endpoint: when we last sent a response
 }
 
 type pending struct {
@@ -41,6 +42,29 @@ func (c *collisions) sent(initiation []byte, to string, now int64) {
 		c.pending = make(map[string]pending)
 	}
 	c.pending[to] = pending{now, [device.NoisePublicKeySize]byte(ephemeralOf(initiation))}
+}
+
+// responded notes our response to an endpoint.
+func (c *collisions) responded(to string, now int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.answered == nil || len(c.answered) >= pendingMax {
+		c.answered = make(map[string]int64)
+	}
+	c.answered[to] = now
+}
+
+// needless reports whether an initiation to an endpoint would cross a session
+// that we have just answered for, and that the other side is about to confirm.
+// The device wants one all the same, since it may not send before. If it gets
+// through while the other side takes our response in, wireguard-go can bind the
+// new session to the index of the other handshake: it then sends, but drops all
+// that it is sent, until it notices after 15 s.
+func (c *collisions) needless(to string, now int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.answered[to]
+	return ok && now-at < collideWithin
 }
 
 // wins reports whether ours is to be kept instead of this one from the same

@@ -30,7 +30,8 @@ type Counters struct {
 	// The device refuses them.
 	UnknownIndex uint64 `json:"unknown_index"`
 	// Collided are initiations that were not taken, because one of ours was on
-	// its way to the same peer and goes first.
+	// its way to the same peer and goes first, and of ours that were not sent,
+	// because we had just answered one of the peer's.
 	Collided uint64 `json:"collided"`
 	// SentHandshakes are initiations, responses and cookie replies.
 	SentHandshakes uint64 `json:"sent_handshakes"`
@@ -166,10 +167,16 @@ func (m *meter) Send(bufs [][]byte, ep conn.Endpoint) error {
 	// as upstream's does to join them.
 	b, n := bufs[0], uint64(len(bufs))
 	var p *Peer
+	to, now := ep.DstToString, m.t.o.Now
 	switch kind := binary.LittleEndian.Uint32(b); {
 	case kind == device.MessageInitiationType || kind == device.MessageResponseType:
-		if kind == device.MessageInitiationType {
-			m.collide.sent(b, ep.DstToString(), m.t.o.Now())
+		if kind == device.MessageResponseType {
+			m.collide.responded(to(), now())
+		} else if m.collide.needless(to(), now()) {
+			m.count.collided.Add(1)
+			return nil
+		} else {
+			m.collide.sent(b, to(), now())
 		}
 		m.index.register(binary.LittleEndian.Uint32(b[4:]))
 		m.count.sentHandshakes.Add(n)
