@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 base=$(git rev-parse --verify "${1:?compare.sh BASE [HEAD]}^{commit}")
 head=$(git rev-parse --verify "${2:-HEAD}^{commit}")
 packages=${PACKAGES:-netstack netstack/packet netstack/flow netstack/policy netstack/tunnel}
-pattern=${BENCH:-.} count=${COUNT:-5} time=${BENCHTIME:-200ms}
+pattern=${BENCH:-.} count=${COUNT:-6} time=${BENCHTIME:-200ms}
 BENCHSTAT=golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 work=$(mktemp -d)
 trap 'for s in base head; do git worktree remove --force "$work/$s" 2>/dev/null || true; done; rm -rf "$work"' EXIT

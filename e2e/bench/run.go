@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	startWithin = 10 * time.Second
+	startWithin = 20 * time.Second
 	pingTime    = 800 * time.Millisecond
 	searchTime  = 8 * time.Second
 	// firstGuess begins the first search, packets/s.
