@@ -6,10 +6,10 @@ import (
 	"path/filepath"
 )
 
-// replaceFile puts text in the place of file so that after a crash at any
+// ReplaceFile puts text (mode 0600) in the place of file so that after a crash at any
 // moment the file is the old one or the new one, never a mixture: the new text
 // is on disk before it gets the name, and the name before success is told.
-func replaceFile(file string, text []byte) error {
+func ReplaceFile(file string, text []byte) error {
 	temp := file + tempSuffix
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -103,7 +103,7 @@ func WriteRootPublic(file string, root ed25519.PublicKey) error {
 	if err != nil {
 		return fmt.Errorf("write trusted root: %w", err)
 	}
-	if err := replaceFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})); err != nil {
+	if err := ReplaceFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})); err != nil {
 		return fmt.Errorf("write trusted root: %w", err)
 	}
 	return nil

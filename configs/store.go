@@ -159,7 +159,7 @@ func (s *Store) save(signed []byte) (*Revision, error) {
 		}
 		now = 1 - now
 	}
-	if err := replaceFile(filepath.Join(s.dir, slotName(now)), signed); err != nil {
+	if err := ReplaceFile(filepath.Join(s.dir, slotName(now)), signed); err != nil {
 		return nil, fmt.Errorf("keep revision %d: %w", r.Number, err)
 	}
 	s.slots[now] = slot{kept: r, signed: signed}
