@@ -141,6 +141,16 @@ func longPolicyID(id string) string {
 	return kind + "/" + namespace + "/" + name
 }
 
+// PolicyID is the id of a policy that decisions name as Kind/namespace/name, and
+// its name.
+func PolicyID(long string) (id, name string) {
+	parts := strings.SplitN(long, "/", 3)
+	if len(parts) != 3 {
+		return "", ""
+	}
+	return policyID(parts[1], parts[2]), parts[2]
+}
+
 // siteShape makes a site of its configuration and its state, which may be nil.
 func siteShape(c *configs.Config, s *configs.Site, m siteMeta, st *SiteState, newest uint64, now time.Time) Site {
 	out := Site{
