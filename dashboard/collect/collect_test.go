@@ -68,9 +68,9 @@ func TestPartition(t *testing.T) {
 		if s := w.site("east"); s.State != Away && s.State != Connecting {
 			t.Errorf("%s", s.State)
 		}
-		dials := w.net.dials
+		dials := w.net.dialled()
 		time.Sleep(10 * time.Minute)
-		if n := w.net.dials - dials; n > 60 {
+		if n := w.net.dialled() - dials; n > 60 {
 			t.Errorf("%d attempts in ten minutes", n)
 		}
 		w.net.partition("east", false)
@@ -83,7 +83,7 @@ func TestPartition(t *testing.T) {
 		}
 		t.Logf("complete %v after the partition", took)
 		for seq, n := range w.origins["east"].served {
-			if n != 1 {
+			if n > 2 { // once into the black hole
 				t.Fatalf("record %d was sent %d times", seq, n)
 			}
 		}

@@ -206,17 +206,34 @@ func (n *network) address(i int) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfd, 0x50, 14: byte(i >> 8), 15: byte(i)})
 }
 
+// join gives a site an overlay address. The caller holds mu.
+func (n *network) join(site string) {
+	for _, s := range n.addresses {
+		if s == site {
+			return
+		}
+	}
+	n.addresses[n.address(len(n.addresses)+1)] = site
+}
+
+func (n *network) siteOf(a netip.Addr) (string, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s, ok := n.addresses[a]
+	return s, ok
+}
+
 // serve offers an origin under a name until ctx ends.
 func (n *network) serve(ctx context.Context, t testing.TB, all *sync.WaitGroup, o *origin, allow func(string) error) {
 	n.mu.Lock()
 	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	n.listeners[o.site] = l
-	n.addresses[n.address(len(n.listeners))] = o.site
+	n.join(o.site)
 	n.mu.Unlock()
 	server := agent.NewServer(agent.Options{
 		Self:    func() (string, string) { return "lab", o.site },
 		Source:  func() (agent.Source, bool) { return o, true },
-		SiteOf:  func(a netip.Addr) (string, bool) { s, ok := n.addresses[a]; return s, ok },
+		SiteOf:  n.siteOf,
 		Allow:   allow,
 		Version: "test", Logger: slog.New(slog.DiscardHandler),
 	})
@@ -257,6 +274,12 @@ func (n *network) dial(ctx context.Context, from, to string) (net.Conn, error) {
 	defer n.mu.Unlock()
 	n.conns[a], n.conns[b] = struct{}{}, struct{}{}
 	return a, nil
+}
+
+func (n *network) dialled() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dials
 }
 
 // partition makes a black hole of a site: connections that are open lose
@@ -348,6 +371,7 @@ type world struct {
 
 func newWorld(t testing.TB, origins ...*origin) *world {
 	w := &world{t: t, net: newNetwork(), origins: map[string]*origin{}, sink: newSink()}
+	w.net.join("hq")
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	allow := func(site string) error {
 		if site != "hq" {
