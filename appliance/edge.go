@@ -2,6 +2,9 @@ package appliance
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +33,21 @@ type Edge struct {
 	// machine must know of it (kernel routes into a tun port).
 	prepare func(*configs.Config) error
 
-	mu   sync.Mutex // serialises Apply
-	root []byte
+	boot    string // names this run of the edge
+	signing ed25519.PublicKey
+
+	mu      sync.Mutex // serialises Apply
+	current atomic.Pointer[Running]
+}
+
+// Running is the configuration that an edge runs, and the public half of the
+// key that this appliance signs with.
+type Running struct {
+	Fabric     string            `json:"fabric"`
+	Site       string            `json:"site"`
+	Revision   uint64            `json:"revision"`
+	SigningKey ed25519.PublicKey `json:"signing_key,omitempty"`
+	Config     json.RawMessage   `json:"config"` // as configs.Decode reads it
 }
 
 // EdgeOptions are what an edge is made of.
@@ -39,13 +56,18 @@ type EdgeOptions struct {
 	Store   *configs.Store
 	Logger  *slog.Logger
 	Prepare func(*configs.Config) error
-	Batch   int
-	Flows   configs.Flows
+	// SigningKey is what others know this appliance's signatures by.
+	SigningKey ed25519.PublicKey
+	Batch      int
+	Flows      configs.Flows
 }
 
 // NewEdge builds an edge; it touches nothing yet.
 func NewEdge(o EdgeOptions) (*Edge, error) {
-	e := &Edge{store: o.Store, log: o.Logger, prepare: o.Prepare, telemetry: newTelemetry(telemetryRing)}
+	e := &Edge{
+		store: o.Store, log: o.Logger, prepare: o.Prepare, telemetry: newTelemetry(telemetryRing),
+		boot: rand.Text(), signing: o.SigningKey,
+	}
 	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows})
 	if err != nil {
 		return nil, err
@@ -112,7 +134,23 @@ func (e *Edge) apply(number uint64, cfg *configs.Config) error {
 			return err
 		}
 	}
-	return e.engine.Apply(number, cfg, rules)
+	body, err := cfg.Canonical()
+	if err != nil {
+		return err
+	}
+	if err := e.engine.Apply(number, cfg, rules); err != nil {
+		return err
+	}
+	e.current.Store(&Running{Fabric: cfg.Fabric, Site: cfg.Site, Revision: number, SigningKey: e.signing, Config: body})
+	return nil
+}
+
+func (e *Edge) running() (*Running, error) {
+	r := e.current.Load()
+	if r == nil {
+		return nil, netstack.ErrNoConfiguration
+	}
+	return r, nil
 }
 
 // Run forwards packets and answers on l until ctx ends.
@@ -178,7 +216,7 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 		return err
 	}
 	m := &machine{broker: broker}
-	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, Flows: cfg.Flows})
+	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, SigningKey: root, Flows: cfg.Flows})
 	if err != nil {
 		return err
 	}
