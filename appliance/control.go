@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"time"
@@ -25,9 +26,9 @@ import (
 //	POST /v1/apply                 a signed revision; 204
 //	POST /v1/reload                read the newest revision from disk; 204
 //	GET  /v1/status                netstack.Status
-//	GET  /v1/configuration         configs.Config, the running one; keys are files' names
 //	GET  /v1/flows?limit=N         []netstack.FlowStatus, newest first
-//	GET  /v1/telemetry             a stream of netstack.Event, one a line
+//	GET  /v1/running               Running: what is running, and the signing key
+//	GET  /v1/telemetry?boot=&after=  a stream of netstack.Event, one a line
 //	POST /v1/flows/{key}/reevaluate  204, or 404
 //	POST /v1/paths/{id}/test       netstack.PathTest
 //	POST /v1/explain               netstack.Explanation
@@ -43,33 +44,33 @@ const protocolName = "patronus-splice"
 // ErrEdge is what the edge answers when it refuses a request; its text says why.
 var ErrEdge = errors.New("edge refused")
 
-// EdgeClient asks an edge. It is safe for concurrent use.
-type EdgeClient struct {
-	dial func(ctx context.Context) (net.Conn, error)
-	http *http.Client
+// caller asks one child of the appliance.
+type caller struct {
+	who     string // edge or node
+	refused error
+	dial    func(ctx context.Context) (net.Conn, error)
+	http    *http.Client
 }
 
-// NewEdgeClient asks the edge that listens on a unix socket.
-func NewEdgeClient(socket string) *EdgeClient {
-	return NewEdgeClientFunc(func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	})
-}
-
-// NewEdgeClientFunc asks the edge at the other end of what dial returns.
-func NewEdgeClientFunc(dial func(ctx context.Context) (net.Conn, error)) *EdgeClient {
-	return &EdgeClient{dial: dial, http: &http.Client{Transport: &http.Transport{
+func newCaller(who string, refused error, dial func(ctx context.Context) (net.Conn, error)) caller {
+	return caller{who: who, refused: refused, dial: dial, http: &http.Client{Transport: &http.Transport{
 		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		MaxIdleConns:    2,
 		IdleConnTimeout: 30 * time.Second,
 	}}}
 }
 
-// Close drops idle connections.
-func (c *EdgeClient) Close() { c.http.CloseIdleConnections() }
+func dialUnix(socket string) func(ctx context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+}
 
-func (c *EdgeClient) do(ctx context.Context, method, path string, in, out any) error {
+// Close drops idle connections.
+func (c *caller) Close() { c.http.CloseIdleConnections() }
+
+func (c *caller) do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	switch v := in.(type) {
 	case nil:
@@ -82,26 +83,37 @@ func (c *EdgeClient) do(ctx context.Context, method, path string, in, out any) e
 		}
 		body = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://edge"+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.who+path, body)
 	if err != nil {
-		return fmt.Errorf("ask the edge: %w", err)
+		return fmt.Errorf("ask the %s: %w", c.who, err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the edge: %w", err)
+		return fmt.Errorf("ask the %s: %w", c.who, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return fmt.Errorf("%w: %s", ErrEdge, bytes.TrimSpace(text))
+		return fmt.Errorf("%w: %s", c.refused, bytes.TrimSpace(text))
 	}
 	if out == nil {
 		return nil
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("the edge's answer: %w", err)
+		return fmt.Errorf("the %s's answer: %w", c.who, err)
 	}
 	return nil
+}
+
+// EdgeClient asks an edge. It is safe for concurrent use.
+type EdgeClient struct{ caller }
+
+// NewEdgeClient asks the edge that listens on a unix socket.
+func NewEdgeClient(socket string) *EdgeClient { return NewEdgeClientFunc(dialUnix(socket)) }
+
+// NewEdgeClientFunc asks the edge at the other end of what dial returns.
+func NewEdgeClientFunc(dial func(ctx context.Context) (net.Conn, error)) *EdgeClient {
+	return &EdgeClient{newCaller("edge", ErrEdge, dial)}
 }
 
 // Apply gives the edge a signed revision.
@@ -123,11 +135,11 @@ func (c *EdgeClient) Status(ctx context.Context) (*netstack.Status, error) {
 // Configuration is what the edge runs. Private keys are in it by their files'
 // names only.
 func (c *EdgeClient) Configuration(ctx context.Context) (*configs.Config, error) {
-	var text json.RawMessage
-	if err := c.do(ctx, http.MethodGet, "/v1/configuration", nil, &text); err != nil {
+	r, err := c.Running(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return configs.Decode(text)
+	return configs.Decode(r.Config)
 }
 
 // Flows lists the most recently active flows, at most limit.
@@ -183,9 +195,31 @@ func (c *EdgeClient) Capture(ctx context.Context, o netstack.CaptureOptions, w i
 	return res, nil
 }
 
+// Running is the configuration that an edge runs.
+func (c *EdgeClient) Running(ctx context.Context) (*Running, error) {
+	var r Running
+	return &r, c.do(ctx, http.MethodGet, "/v1/running", nil, &r)
+}
+
 // Telemetry passes the edge's events to sink until ctx ends or the edge does.
 func (c *EdgeClient) Telemetry(ctx context.Context, sink func(netstack.Event)) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://edge/v1/telemetry", nil)
+	return c.TelemetryAfter(ctx, Mark{}, func(_ Mark, ev netstack.Event) { sink(ev) })
+}
+
+// Mark is a place in an edge's telemetry.
+type Mark struct {
+	Boot string // of the edge's run, empty for none
+	Seq  uint64
+}
+
+// TelemetryAfter is [EdgeClient.Telemetry] from after a mark on, if the edge
+// still has that: otherwise from the oldest event that it has.
+func (c *EdgeClient) TelemetryAfter(ctx context.Context, m Mark, sink func(Mark, netstack.Event)) error {
+	query := ""
+	if m.Boot != "" {
+		query = "?boot=" + url.QueryEscape(m.Boot) + "&after=" + strconv.FormatUint(m.Seq, 10)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://edge/v1/telemetry"+query, nil)
 	if err != nil {
 		return fmt.Errorf("ask the edge: %w", err)
 	}
@@ -194,13 +228,14 @@ func (c *EdgeClient) Telemetry(ctx context.Context, sink func(netstack.Event)) e
 		return fmt.Errorf("ask the edge: %w", err)
 	}
 	defer resp.Body.Close()
+	boot := resp.Header.Get(bootHeader)
 	dec := json.NewDecoder(resp.Body)
 	for {
-		var ev netstack.Event
+		var ev numbered
 		if err := dec.Decode(&ev); err != nil {
 			return fmt.Errorf("telemetry: %w", err)
 		}
-		sink(ev)
+		sink(Mark{boot, ev.Seq}, ev.Event)
 	}
 }
 
@@ -210,6 +245,8 @@ func (c *EdgeClient) Dial(ctx context.Context, network, addr string) (net.Conn, 
 }
 
 // Accept waits for the next connection to a TCP port of our overlay address.
+// Its remote address is the overlay address that it comes from, which WireGuard
+// has authenticated.
 func (c *EdgeClient) Accept(ctx context.Context, port uint16) (net.Conn, error) {
 	return c.upgrade(ctx, "/v1/accept?port="+strconv.Itoa(int(port)))
 }
@@ -244,13 +281,21 @@ func (c *EdgeClient) upgrade(ctx context.Context, path string) (net.Conn, error)
 		conn.Close()
 		return nil, fmt.Errorf("%w: %s", ErrEdge, bytes.TrimSpace(text))
 	}
-	return &bufferedConn{Conn: conn, r: r}, nil
+	b := &bufferedConn{Conn: conn, r: r, remote: conn.RemoteAddr()}
+	if peer, err := netip.ParseAddrPort(resp.Header.Get(peerHeader)); err == nil {
+		b.remote = net.TCPAddrFromAddrPort(peer)
+	}
+	return b, nil
 }
 
 // bufferedConn is a connection of which a reader has already taken the start.
 type bufferedConn struct {
 	net.Conn
-	r *bufio.Reader
+	r      *bufio.Reader
+	remote net.Addr
 }
+
+// RemoteAddr is the other end behind the edge.
+func (c *bufferedConn) RemoteAddr() net.Addr { return c.remote }
 
 func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }

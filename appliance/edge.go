@@ -3,6 +3,8 @@ package appliance
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,8 +35,22 @@ type Edge struct {
 	// machine must know of it (kernel routes into a tun port).
 	prepare func(*configs.Config) error
 
-	mu      sync.Mutex // serialises Apply; guards what follows
-	running *configs.Config
+	boot    string // names this run of the edge
+	signing ed25519.PublicKey
+
+	mu      sync.Mutex      // serialises Apply; guards config
+	config  *configs.Config // the running one
+	current atomic.Pointer[Running]
+}
+
+// Running is the configuration that an edge runs, and the public half of the
+// key that this appliance signs with.
+type Running struct {
+	Fabric     string            `json:"fabric"`
+	Site       string            `json:"site"`
+	Revision   uint64            `json:"revision"`
+	SigningKey ed25519.PublicKey `json:"signing_key,omitempty"`
+	Config     json.RawMessage   `json:"config"` // as configs.Decode reads it
 }
 
 // EdgeOptions are what an edge is made of.
@@ -45,13 +62,18 @@ type EdgeOptions struct {
 	// Roots reads the keys that revisions are verified by, before each; nil
 	// keeps those that Store was opened with.
 	Roots func() ([]ed25519.PublicKey, error)
-	Batch int
-	Flows configs.Flows
+	// SigningKey is what others know this appliance's signatures by.
+	SigningKey ed25519.PublicKey
+	Batch      int
+	Flows      configs.Flows
 }
 
 // NewEdge builds an edge; it touches nothing yet.
 func NewEdge(o EdgeOptions) (*Edge, error) {
-	e := &Edge{store: o.Store, log: o.Logger, prepare: o.Prepare, roots: o.Roots, telemetry: newTelemetry(telemetryRing)}
+	e := &Edge{
+		store: o.Store, log: o.Logger, prepare: o.Prepare, roots: o.Roots, telemetry: newTelemetry(telemetryRing),
+		boot: rand.Text(), signing: o.SigningKey,
+	}
 	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows})
 	if err != nil {
 		return nil, err
@@ -87,8 +109,8 @@ func (e *Edge) Apply(signed []byte) error {
 	if err != nil {
 		return err
 	}
-	if rev.Controller != nil && e.running != nil {
-		if err := configs.GuardRails(e.running, cfg); err != nil {
+	if rev.Controller != nil && e.config != nil {
+		if err := configs.GuardRails(e.config, cfg); err != nil {
 			return err
 		}
 	}
@@ -131,18 +153,24 @@ func (e *Edge) apply(number uint64, cfg *configs.Config) error {
 			return err
 		}
 	}
+	body, err := cfg.Canonical()
+	if err != nil {
+		return err
+	}
 	if err := e.engine.Apply(number, cfg, rules); err != nil {
 		return err
 	}
-	e.running = cfg
+	e.config = cfg
+	e.current.Store(&Running{Fabric: cfg.Fabric, Site: cfg.Site, Revision: number, SigningKey: e.signing, Config: body})
 	return nil
 }
 
-// Configuration is the running one, nil before there is one.
-func (e *Edge) Configuration() *configs.Config {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.running
+func (e *Edge) running() (*Running, error) {
+	r := e.current.Load()
+	if r == nil {
+		return nil, netstack.ErrNoConfiguration
+	}
+	return r, nil
 }
 
 // Run forwards packets and answers on l until ctx ends.
@@ -209,7 +237,7 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 		return err
 	}
 	m := &machine{broker: broker}
-	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, Flows: cfg.Flows, Roots: roots})
+	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, SigningKey: readable[0], Roots: roots, Flows: cfg.Flows})
 	if err != nil {
 		return err
 	}

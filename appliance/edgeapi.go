@@ -37,13 +37,7 @@ func (e *Edge) routes() http.Handler {
 	}))
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) { return nil, e.Reload() }))
 	mux.HandleFunc("GET /v1/status", answer(func(*http.Request) (any, error) { return e.engine.Status(), nil }))
-	mux.HandleFunc("GET /v1/configuration", answer(func(*http.Request) (any, error) {
-		cfg := e.Configuration()
-		if cfg == nil {
-			return nil, netstack.ErrNoConfiguration
-		}
-		return cfg, nil
-	}))
+	mux.HandleFunc("GET /v1/running", answer(func(*http.Request) (any, error) { return e.running() }))
 	mux.HandleFunc("GET /v1/flows", answer(func(r *http.Request) (any, error) {
 		limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
 		if err != nil || limit <= 0 {
@@ -105,16 +99,39 @@ func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 	}
 }
 
-// stream sends telemetry, one JSON object a line, until the client goes.
+// Headers of the edge's answers.
+const (
+	// bootHeader names the run of an edge: numbers of telemetry begin anew with
+	// the next one.
+	bootHeader = "Patronus-Boot"
+	// peerHeader is who is at the other end of an accepted connection.
+	peerHeader = "Patronus-Peer"
+)
+
+// numbered is an event with its number in this run of the edge.
+type numbered struct {
+	Seq uint64 `json:"seq"`
+	netstack.Event
+}
+
+// stream sends telemetry, one JSON object a line, until the client goes: from
+// the oldest kept on, or after the event that the client got last.
 func (e *Edge) stream(w http.ResponseWriter, r *http.Request) {
+	from := uint64(0)
+	if r.URL.Query().Get("boot") == e.boot {
+		if n, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64); err == nil {
+			from = n + 1
+		}
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set(bootHeader, e.boot)
 	w.WriteHeader(http.StatusOK)
 	flush := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
 	_ = flush.Flush()
-	e.telemetry.follow(r.Context(), func(batch []netstack.Event) bool {
+	e.telemetry.follow(r.Context(), from, func(first uint64, batch []netstack.Event) bool {
 		for i := range batch {
-			if enc.Encode(&batch[i]) != nil {
+			if enc.Encode(numbered{first + uint64(i), batch[i]}) != nil {
 				return false
 			}
 		}
@@ -176,7 +193,7 @@ func (e *Edge) dial(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
-	splice(w, far)
+	splice(w, far, "")
 }
 
 func (e *Edge) accept(w http.ResponseWriter, r *http.Request) {
@@ -190,12 +207,12 @@ func (e *Edge) accept(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
-	splice(w, far)
+	splice(w, far, peerHeader+": "+far.RemoteAddr().String()+"\r\n")
 }
 
-// splice answers with an upgrade and joins the two connections until both
-// directions have ended.
-func splice(w http.ResponseWriter, far net.Conn) {
+// splice answers with an upgrade, with one more header line, and joins the two
+// connections until both directions have ended.
+func splice(w http.ResponseWriter, far net.Conn, header string) {
 	defer far.Close()
 	near, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -203,7 +220,7 @@ func splice(w http.ResponseWriter, far net.Conn) {
 		return
 	}
 	defer near.Close()
-	if _, err := fmt.Fprintf(near, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocolName); err != nil {
+	if _, err := fmt.Fprintf(near, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s\r\n", protocolName, header); err != nil {
 		return
 	}
 	var both sync.WaitGroup

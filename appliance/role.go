@@ -63,8 +63,8 @@ type rolesFile struct {
 	// Promoted is the highest number of any promotion: a demotion of its site
 	// leaves nobody, not the dashboard before it.
 	Promoted uint64            `json:"highest_promotion"`
-	Terms   map[string][]byte `json:"terms,omitempty"` // by site, signed
-	Pins    map[string]pin    `json:"pins,omitempty"`  // by site
+	Terms    map[string][]byte `json:"terms,omitempty"` // by site, signed
+	Pins     map[string]pin    `json:"pins,omitempty"`  // by site
 }
 
 // pin is a signing key, and the WireGuard keys that its owner proved when it

@@ -44,12 +44,13 @@ func (t *telemetry) put(ev netstack.Event) {
 	t.mu.Unlock()
 }
 
-// follow passes events to sink, in batches, from the oldest kept on, until ctx
-// ends or sink answers false.
-func (t *telemetry) follow(ctx context.Context, sink func([]netstack.Event) bool) {
-	var at uint64
+// follow passes events to sink, in batches, from number at on or from the
+// oldest kept one, until ctx ends or sink answers false. first is the number of
+// a batch's first event.
+func (t *telemetry) follow(ctx context.Context, at uint64, sink func(first uint64, batch []netstack.Event) bool) {
 	t.mu.Lock()
-	if size := uint64(len(t.ring)); t.next > size {
+	at = min(at, t.next)
+	if size := uint64(len(t.ring)); t.next-at > size {
 		at = t.next - size
 	}
 	t.mu.Unlock()
@@ -71,7 +72,7 @@ func (t *telemetry) follow(ctx context.Context, sink func([]netstack.Event) bool
 		}
 		t.mu.Unlock()
 		if len(batch) > 0 {
-			if !sink(batch) {
+			if !sink(at-uint64(len(batch)), batch) {
 				return
 			}
 			continue

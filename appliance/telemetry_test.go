@@ -26,7 +26,7 @@ func TestTelemetry(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			r.follow(ctx, func(batch []netstack.Event) bool {
+			r.follow(ctx, 0, func(_ uint64, batch []netstack.Event) bool {
 				for _, ev := range batch {
 					got = append(got, ev.Rev)
 				}
@@ -46,7 +46,7 @@ func TestTelemetry(t *testing.T) {
 			t.Errorf("%d dropped", r.Dropped())
 		}
 		calls := 0
-		r.follow(t.Context(), func(batch []netstack.Event) bool { calls += len(batch); return false })
+		r.follow(t.Context(), 0, func(_ uint64, batch []netstack.Event) bool { calls += len(batch); return false })
 		if calls != 10 {
 			t.Errorf("a new reader got %d", calls)
 		}

@@ -13,14 +13,14 @@ import (
 // fabric, which is how an old dashboard is fenced. It is immutable once signed
 // or verified.
 type Term struct {
-	Fabric string
-	Site   string // whose role it is
+	Fabric string `json:"fabric"`
+	Site   string `json:"site"` // whose role it is
 	// By is the site whose key signs: Site itself, where somebody had access to
 	// its key, or the dashboard that hands its role over.
-	By        string
-	Number    uint64
-	Dashboard bool      // promoted; false is demoted
-	IssuedAt  time.Time // UTC
+	By        string    `json:"by"`
+	Number    uint64    `json:"term"`
+	Dashboard bool      `json:"dashboard"` // promoted; false is demoted
+	IssuedAt  time.Time `json:"issued_at"` // UTC
 }
 
 // The bytes that travel, all integers big-endian:

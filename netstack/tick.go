@@ -57,7 +57,7 @@ func (e *Engine) sample() {
 		resteer = resteer || ps.tracker.Generation() != ps.published
 		ps.mu.Unlock()
 		metrics := sample.Metrics()
-		e.sink(Event{Kind: PathMetric, At: now, Path: ps.id, Metrics: &metrics})
+		e.sink(Event{Kind: PathMetric, At: now, Path: ps.id, New: sample.State.String(), Metrics: &metrics})
 	}
 	if len(all) > 0 {
 		e.prober.changed(all...)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -29,6 +30,10 @@ type Client struct {
 	exchange  *connect.Client[Terms, Terms]
 	records   *connect.Client[RecordsRequest, Records]
 	tail      *connect.Client[TailRequest, TailEvent]
+
+	mu     sync.Mutex
+	closed bool
+	conns  []net.Conn // all that were ever made: one, as a rule
 }
 
 // NewClient asks the agent at the other end of what dial returns, which must be
@@ -36,8 +41,9 @@ type Client struct {
 func NewClient(dial func(ctx context.Context) (net.Conn, error)) *Client {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
+	c := &Client{}
 	t := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, dial) },
 		Protocols:   &protocols, DisableCompression: true, IdleConnTimeout: 30 * time.Second,
 		HTTP2: &http.HTTP2Config{
 			MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 512 << 10, MaxReadFrameSize: 64 << 10,
@@ -49,17 +55,39 @@ func NewClient(dial func(ctx context.Context) (net.Conn, error)) *Client {
 	}
 	const url = "http://agent"
 	client := &http.Client{Transport: t}
-	return &Client{
-		transport: t,
-		identify:  connect.NewClient[IdentifyRequest, Identity](client, url+identifyMethod, options...),
-		exchange:  connect.NewClient[Terms, Terms](client, url+exchangeMethod, options...),
-		records:   connect.NewClient[RecordsRequest, Records](client, url+recordsMethod, options...),
-		tail:      connect.NewClient[TailRequest, TailEvent](client, url+tailMethod, options...),
-	}
+	c.transport = t
+	c.identify = connect.NewClient[IdentifyRequest, Identity](client, url+identifyMethod, options...)
+	c.exchange = connect.NewClient[Terms, Terms](client, url+exchangeMethod, options...)
+	c.records = connect.NewClient[RecordsRequest, Records](client, url+recordsMethod, options...)
+	c.tail = connect.NewClient[TailRequest, TailEvent](client, url+tailMethod, options...)
+	return c
 }
 
-// Close drops the connection if nobody uses it.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) dial(ctx context.Context, dial func(ctx context.Context) (net.Conn, error)) (net.Conn, error) {
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	c.conns = append(c.conns, conn)
+	return conn, nil
+}
+
+// Close ends the connection and every call.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+	c.transport.CloseIdleConnections()
+}
 
 // Identify asks whose store it is.
 func (c *Client) Identify(ctx context.Context) (*Identity, error) {

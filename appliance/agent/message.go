@@ -32,7 +32,7 @@ type field struct {
 // IdentifyRequest asks whose store it is.
 type IdentifyRequest struct{}
 
-func (*IdentifyRequest) append(b []byte) []byte               { return b }
+func (*IdentifyRequest) append(b []byte) []byte              { return b }
 func (*IdentifyRequest) field(protowire.Number, field) error { return nil }
 
 // Identity is whose store it is and what it holds.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,6 +41,9 @@ type Options struct {
 	Topology configs.TopologyMode
 	// Change may adapt a site's configuration before it is applied.
 	Change func(*configs.Config)
+	// Dir is where the sites' nodes keep history, each in a directory of its
+	// own. Without it there are no nodes.
+	Dir string
 }
 
 // Line is one kind of access line.
@@ -72,8 +76,14 @@ type Site struct {
 	// Addr4 and Addr6 are the host's.
 	Addr4, Addr6 netip.Addr
 
+	// NodeClient asks the site's node; nil without Options.Dir.
+	NodeClient *appliance.NodeClient
+
 	config *configs.Config
 	socket *memoryListener
+	key    *configs.RootKey // what the appliance signs with
+	log    *slog.Logger
+	node   *nodeState // nil without Options.Dir
 }
 
 // siteNames are the first sites'; the others are numbered.
@@ -213,6 +223,7 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 	s := &Site{
 		Name: name, Addr4: netip.AddrFrom4([4]byte{10, n, 0, 10}),
 		Addr6: netip.AddrFrom16([16]byte{0xfd, 0, 0, 0, 0, n, 15: 10}), config: checked, socket: newMemoryListener(),
+		key: configs.GenerateRootKey(), log: o.Logger.With("site", name),
 	}
 	opener := &opener{cable: near, keys: keys, binds: map[string]conn.Bind{}}
 	for k := range sites[i].Uplinks {
@@ -224,7 +235,7 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 		opener.binds[uplink] = bind
 	}
 	if s.Edge, err = appliance.NewEdge(appliance.EdgeOptions{
-		Opener: opener, Logger: o.Logger.With("site", name), Batch: labBatch,
+		Opener: opener, Logger: s.log, Batch: labBatch, SigningKey: s.key.Public(),
 	}); err != nil {
 		return nil, err
 	}
@@ -232,6 +243,11 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 		return nil, err
 	}
 	s.Client = appliance.NewEdgeClientFunc(s.socket.Dial)
+	if o.Dir != "" {
+		if err := s.equipNode(filepath.Join(o.Dir, name)); err != nil {
+			return nil, err
+		}
+	}
 	return s, s.Edge.ApplyConfig(1, checked)
 }
 
@@ -261,10 +277,16 @@ func (f *Fabric) Run(ctx context.Context) error {
 	for _, s := range f.Sites {
 		group.Go(func() error { return s.Edge.Run(ctx, s.socket) })
 		group.Go(func() error { return s.Host.Run(ctx) })
+		if s.node != nil {
+			group.Go(func() error { return s.runNode(ctx) })
+		}
 	}
 	err := group.Wait()
 	for _, s := range f.Sites {
 		s.Client.Close()
+		if s.node != nil {
+			s.NodeClient.Close()
+		}
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil
