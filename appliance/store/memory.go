@@ -312,19 +312,3 @@ func (s *Store) Stats() Stats {
 	defer s.mu.Unlock()
 	return Stats{Series: len(s.series)}
 }
-
-// Span is how much time a block of the tier covers, ms.
-func (t Tier) Span() int64 {
-	switch t {
-	case Raw, Minute:
-		return hourMs
-	default:
-		return dayMs
-	}
-}
-
-const (
-	minuteMs = int64(60_000)
-	hourMs   = 60 * minuteMs
-	dayMs    = 24 * hourMs
-)
