@@ -122,6 +122,17 @@ func guarded(f func() error) (err error) {
 // view passes the value of key to f: borrowed until f returns. A missing key is
 // [ErrNotFound], a damaged value [ErrDamaged].
 func (b *base) view(key []byte, f func(value []byte) error) error {
+	return b.viewSealed(key, func(sealed []byte) error {
+		value, err := unseal(key, sealed)
+		if err != nil {
+			return err
+		}
+		return f(value)
+	})
+}
+
+// viewSealed is view without a check, which f must make.
+func (b *base) viewSealed(key []byte, f func(sealed []byte) error) error {
 	if b.closed.Load() {
 		return ErrClosed
 	}
@@ -131,13 +142,7 @@ func (b *base) view(key []byte, f func(value []byte) error) error {
 			if err != nil {
 				return err
 			}
-			return item.Value(func(sealed []byte) error {
-				value, err := unseal(key, sealed)
-				if err != nil {
-					return err
-				}
-				return f(value)
-			})
+			return item.Value(f)
 		})
 	})
 	switch {
@@ -149,7 +154,16 @@ func (b *base) view(key []byte, f func(value []byte) error) error {
 	return err
 }
 
-// get is view with a copy. sealed keeps the checksum at the end.
+// copySealed appends the sealed value of key to dst.
+func (b *base) copySealed(dst, key []byte) ([]byte, error) {
+	err := b.viewSealed(key, func(sealed []byte) error {
+		dst = append(dst, sealed...)
+		return nil
+	})
+	return dst, err
+}
+
+// get is view with a copy.
 func (b *base) get(key []byte) (value []byte, err error) {
 	err = b.view(key, func(v []byte) error {
 		value = append([]byte(nil), v...)

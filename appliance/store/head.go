@@ -14,6 +14,7 @@ type head struct {
 	last    Sample
 	seen    bool         // last is set
 	open    []*openBlock // by start; mostly one
+	day     int64        // of the newest block of the hour tier, when the store was opened
 	hourSeq uint64       // feed entry of the newest block of the hour tier
 }
 
@@ -21,6 +22,7 @@ type head struct {
 // rows of the next chunk packed one after the other.
 type openBlock struct {
 	start   int64
+	lsn     uint64 // of the batch with its first row
 	chunks  []chunk
 	rows    []byte
 	n       int    // rows in rows

@@ -36,10 +36,13 @@ func floor(ms, step int64) int64 {
 	return ms - r
 }
 
-// blockPrefix is the prefix of all blocks of a tier and day.
-func blockPrefix(t Tier, day uint32) []byte {
-	return binary.BigEndian.AppendUint32([]byte{byte(KindBlock), byte(t)}, day)
+// appendDay is the prefix of all keys of a kind, or kind and tier, and a day.
+func appendDay(prefix []byte, day uint32) []byte {
+	return binary.BigEndian.AppendUint32(append([]byte(nil), prefix...), day)
 }
+
+// dayIn reads the day that is at an index of a key.
+func dayIn(key []byte, at int) uint32 { return binary.BigEndian.Uint32(key[at:]) }
 
 // key is where the block is kept:
 // 'b' tier day site 0 path 0 start

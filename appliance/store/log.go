@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,10 +36,10 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 // store's mutex.
 type appendLog struct {
 	dir      string
-	file     *os.File
-	segment  uint64 // number of the current one
+	file     *os.File // changes under syncing as well
+	segment  uint64   // number of the current one
 	size     int64
-	lsn      uint64 // of the newest record
+	lsn      atomic.Uint64 // of the newest record
 	table    *crc32.Table
 	segments []segment // older ones
 	buf      []byte
@@ -94,10 +95,10 @@ func (l *appendLog) rotate() error {
 		if err := unix.Fdatasync(int(l.file.Fd())); err != nil && l.failed == nil {
 			l.failed = fmt.Errorf("sync log: %w", err)
 		} else {
-			l.synced = l.lsn
+			l.synced = l.lsn.Load()
 		}
 		_ = l.file.Close()
-		l.segments = append(l.segments, segment{l.segment, l.lsn})
+		l.segments = append(l.segments, segment{l.segment, l.lsn.Load()})
 	}
 	l.file, l.segment, l.size, l.failed = f, next, 0, nil
 	return syncDir(l.dir)
@@ -114,7 +115,7 @@ func (l *appendLog) write() (lsn uint64, err error) {
 	payload := l.buf[logHeader:]
 	binary.BigEndian.PutUint32(l.buf, logMagic)
 	binary.BigEndian.PutUint32(l.buf[4:], uint32(len(payload)))
-	binary.BigEndian.PutUint64(l.buf[12:], l.lsn+1)
+	binary.BigEndian.PutUint64(l.buf[12:], l.lsn.Load()+1)
 	binary.BigEndian.PutUint32(l.buf[8:], crc32.Checksum(l.buf[12:], l.table))
 	n, err := l.file.Write(l.buf)
 	if err != nil {
@@ -126,13 +127,12 @@ func (l *appendLog) write() (lsn uint64, err error) {
 		return 0, noSpace("append to log", err)
 	}
 	l.size += int64(n)
-	l.lsn++
-	return l.lsn, nil
+	return l.lsn.Add(1), nil
 }
 
 // sync returns when the record lsn is on the disk. Concurrent calls share one
 // fdatasync(2).
-func (l *appendLog) sync(lsn uint64, written func() (uint64, *os.File)) error {
+func (l *appendLog) sync(lsn uint64) error {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	if l.failed != nil {
@@ -141,8 +141,11 @@ func (l *appendLog) sync(lsn uint64, written func() (uint64, *os.File)) error {
 	if l.synced >= lsn {
 		return nil
 	}
-	upTo, file := written()
-	if err := unix.Fdatasync(int(file.Fd())); err != nil {
+	if l.file == nil {
+		return ErrClosed
+	}
+	upTo := l.lsn.Load() // what is not in this file was synced when it was rotated
+	if err := unix.Fdatasync(int(l.file.Fd())); err != nil {
 		l.failed = fmt.Errorf("sync log: %w", err)
 		return l.failed
 	}
@@ -174,7 +177,10 @@ func (l *appendLog) close() error {
 	if l.file == nil {
 		return nil
 	}
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
 	err := errors.Join(unix.Fdatasync(int(l.file.Fd())), l.file.Close())
+	l.synced = l.lsn.Load()
 	l.file = nil
 	if err != nil {
 		return fmt.Errorf("close log: %w", err)

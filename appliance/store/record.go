@@ -22,21 +22,15 @@ type logged struct {
 
 const logVersion = 1
 
-// names finds the head of a series, and defines it in the log's segment.
-type names interface {
-	// define gives the number of a series, and whether the segment already knows it.
-	define(s *Series) (id uint32, known bool)
-}
-
 // appendBatch codes b.
-func appendBatch(dst []byte, b *Batch, n names) ([]byte, error) {
+func appendBatch(dst []byte, b *Batch, d definitions) ([]byte, error) {
 	dst = append(dst, logVersion)
 	dst = binary.AppendVarint(dst, b.At)
 	dst = appendString(dst, b.Site)
 	dst = binary.AppendUvarint(dst, uint64(len(b.Samples)))
 	for i := range b.Samples {
 		s := &b.Samples[i]
-		id, known := n.define(&s.Series)
+		id, known := d.define(i)
 		if known {
 			dst = binary.AppendUvarint(dst, uint64(id)<<1)
 		} else {

@@ -109,3 +109,23 @@ func (t *timeline) free(at int64) int64 {
 	}
 	return at
 }
+
+// wrote notes a time that was written, as the log and the base tell.
+func (t *timeline) wrote(at int64) {
+	t.clock, t.ahead = at, 0
+	for i := range t.spans {
+		sp := &t.spans[i]
+		if sp.from <= at && at-sp.to <= gapMs {
+			sp.to, t.at = max(sp.to, at), i
+			return
+		}
+	}
+	t.free(at)
+}
+
+// extend notes that all from the time noted last to at was written.
+func (t *timeline) extend(at int64) {
+	sp := &t.spans[t.at]
+	sp.to = max(sp.to, at)
+	t.clock = sp.to
+}
