@@ -309,8 +309,8 @@ func TestModel(t *testing.T) {
 		}
 		defer func() { _ = l.Close() }()
 		model := map[string]string{}
-		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			if rapid.IntRange(0, 5).Draw(t, "reopen") == 0 {
+		for range rapid.IntRange(1, 8).Draw(t, "steps") {
+			if rapid.IntRange(0, 7).Draw(t, "reopen") == 0 {
 				if err := l.Close(); err != nil {
 					t.Fatal(err)
 				}
