@@ -124,7 +124,7 @@ func readIn(t testing.TB, dir string) (outcome, error) {
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	total := 0
-	for round := range 8 {
+	for round := range 5 {
 		cmd := start(t, "write", dir)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -166,7 +166,7 @@ func TestKill(t *testing.T) {
 		}
 		total = n
 	}
-	t.Logf("%d commits over 8 kills", total)
+	t.Logf("%d commits over 5 kills", total)
 }
 
 // A damaged file makes Open refuse, or makes no difference: never a panic,
