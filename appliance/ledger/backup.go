@@ -222,7 +222,9 @@ func (l *Ledger) refill(ctx context.Context, r io.Reader) error {
 			return fmt.Errorf("line %d: the backup is cut off: %w", n, err)
 		}
 		var line backupLine
-		if err := json.Unmarshal(text, &line); err != nil {
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&line); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
 		switch {

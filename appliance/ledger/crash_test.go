@@ -124,7 +124,7 @@ func readIn(t testing.TB, dir string) (outcome, error) {
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	total := 0
-	for round := range 8 {
+	for round := range 5 {
 		cmd := start(t, "write", dir)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -166,7 +166,7 @@ func TestKill(t *testing.T) {
 		}
 		total = n
 	}
-	t.Logf("%d commits over 8 kills", total)
+	t.Logf("%d commits over 5 kills", total)
 }
 
 // A damaged file makes Open refuse, or makes no difference: never a panic,
@@ -210,15 +210,11 @@ func TestDamagedFiles(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 2))
 	var refused, right int
-	tries := 2
-	if testing.Short() {
-		tries = 1
-	}
 	for _, name := range filesOf(t, img) {
 		if strings.HasSuffix(name, lockName) {
 			continue
 		}
-		for try := range 2 * tries {
+		for try := range 2 {
 			dir := t.TempDir()
 			copyDir(t, img, dir)
 			what := damage(t, filepath.Join(dir, name), try%2 == 0, r)

@@ -22,6 +22,8 @@ type Options struct {
 	free func(dir string) (free, total int64, err error)
 	// memTable is the size of a memtable in bytes; tests make it small.
 	memTable int64
+	// scrub and backup are how often Run does so; tests make it often.
+	scrub, backup time.Duration
 	// steps migrate the format: steps[i] goes from format i+1 to i+2.
 	steps []step
 }
@@ -261,7 +263,7 @@ func (l *Ledger) Commits() uint64 {
 
 // How often Run tends to the files.
 const (
-	scrubEvery  = 24 * time.Hour
+	scrubEvery  = 6 * time.Hour
 	backupEvery = time.Hour
 )
 
@@ -269,10 +271,10 @@ const (
 func (l *Ledger) String() string { return "ledger" }
 
 // Run tends to the files until ctx ends: a backup within the hour after a
-// change (the last three are kept), and everything checked once a day (see
+// change (the last three are kept), and everything checked every six hours (see
 // Health). What fails is tried again the next time.
 func (l *Ledger) Run(ctx context.Context) error {
-	scrub, backup := time.NewTicker(scrubEvery), time.NewTicker(backupEvery)
+	scrub, backup := time.NewTicker(l.opt.scrub), time.NewTicker(l.opt.backup)
 	defer scrub.Stop()
 	defer backup.Stop()
 	saved := uint64(0)

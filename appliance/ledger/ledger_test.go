@@ -284,8 +284,8 @@ func TestLongTransactionEnds(t *testing.T) {
 			return err
 		}
 		if runs <= alone { // until it runs alone, somebody else is faster
-			n := l.Commits()
-			for l.Commits() < n+1 {
+			// The first one may have been visible already when this began.
+			for n := l.Commits(); l.Commits() < n+2; {
 			}
 		}
 		return tx.Put("b", nil)
@@ -309,8 +309,8 @@ func TestModel(t *testing.T) {
 		}
 		defer func() { _ = l.Close() }()
 		model := map[string]string{}
-		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			if rapid.IntRange(0, 5).Draw(t, "reopen") == 0 {
+		for range rapid.IntRange(1, 8).Draw(t, "steps") {
+			if rapid.IntRange(0, 7).Draw(t, "reopen") == 0 {
 				if err := l.Close(); err != nil {
 					t.Fatal(err)
 				}

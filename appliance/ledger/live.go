@@ -48,6 +48,14 @@ func (tx *Tx) doubt(key string, found *sum) string {
 	return ""
 }
 
+// known reports whether a key should have a value now.
+func (l *Ledger) known(key string) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	_, ok := l.live[key]
+	return ok
+}
+
 // absent are the keys within a range that a transaction should have seen but,
 // having seen so many, did not.
 func (tx *Tx) absent(within func(string) bool, seen int) []string {

@@ -27,6 +27,12 @@ func (o Options) withDefaults() Options {
 	if o.memTable == 0 {
 		o.memTable = memTableSize
 	}
+	if o.scrub == 0 {
+		o.scrub = scrubEvery
+	}
+	if o.backup == 0 {
+		o.backup = backupEvery
+	}
 	return o
 }
 

@@ -131,13 +131,13 @@ func (tx *Tx) Scan(prefix, after string, f func(key string, v []byte) bool) erro
 	}
 	var damaged []error
 	var last string
-	old := 0 // keys seen that this transaction did not write
+	seen := 0 // keys that should be there and that this transaction did not write
 	whole := true
 	for it.Seek([]byte(from)); it.Valid(); it.Next() {
 		key := string(it.Item().Key()[len(valuePrefix):])
 		last = key
-		if !tx.mine(key) {
-			old++
+		if !tx.mine(key) && tx.l.known(key) {
+			seen++
 		}
 		v, err := tx.value(key, it.Item())
 		if err != nil {
@@ -152,7 +152,7 @@ func (tx *Tx) Scan(prefix, after string, f func(key string, v []byte) bool) erro
 	within := func(key string) bool {
 		return strings.HasPrefix(key, prefix) && (after == "" || key > after) && (whole || key <= last)
 	}
-	for _, key := range tx.absent(within, old) {
+	for _, key := range tx.absent(within, seen) {
 		damaged = append(damaged, &KeyError{key, "missing"})
 	}
 	return errors.Join(damaged...)

@@ -1,0 +1,7 @@
+package main
+
+import (
+	_ "github.com/prometheus/prometheus/tsdb"
+)
+
+func main() {}
