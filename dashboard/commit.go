@@ -73,27 +73,10 @@ func inScope(v *view, a *auth.Actor, site string) error {
 	return nil
 }
 
-// without is a slice without one place, as a copy.
-func without[T any](list []T, at int) []T {
-	out := make([]T, 0, len(list)-1)
-	out = append(out, list[:at]...)
-	return append(out, list[at+1:]...)
-}
-
-// with is a slice with one place replaced, or one more at the end, as a copy.
-func with[T any](list []T, at int, v T) []T {
-	out := append(make([]T, 0, len(list)+1), list...)
-	if at < 0 {
-		return append(out, v)
-	}
-	out[at] = v
-	return out
-}
-
 // siteAt is the place of a site, -1 if there is none.
-func siteAt(c *configs.Config, name string) int {
-	for i := range c.Sites {
-		if c.Sites[i].Name == name {
+func siteAt(n *configs.Network, name string) int {
+	for i := range n.Sites {
+		if n.Sites[i].Name == name {
 			return i
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/gofiber/fiber/v2"
 
@@ -81,9 +82,9 @@ func endpointFields() fields[Endpoint] {
 	}
 }
 
-func endpointAt(c *configs.Config, id string) int {
-	for i := range c.Hosts {
-		if policyID(c.Hosts[i].Namespace, c.Hosts[i].Name) == id {
+func endpointAt(list []configs.HostEndpoint, id string) int {
+	for i := range list {
+		if policyID(cmp.Or(list[i].Namespace, configs.DefaultNamespace), list[i].Name) == id {
 			return i
 		}
 	}
@@ -114,12 +115,16 @@ func (s *Server) showEndpoint(r *request) error {
 	if err != nil {
 		return err
 	}
-	at := endpointAt(v.config, r.Params("id"))
+	at := endpointAt(v.config.Hosts, r.Params("id"))
 	if at < 0 || !v.sees(&r.actor, v.config.Hosts[at].Site) {
 		return notFound("endpoint", r.Params("id"))
 	}
 	h := v.config.Hosts[at]
-	r.Set(fiber.HeaderETag, tag(h))
+	if now := s.o.Plane.Current().Network.Hosts; r.at.IsZero() {
+		if i := endpointAt(now, r.Params("id")); i >= 0 {
+			r.Set(fiber.HeaderETag, tag(now[i]))
+		}
+	}
 	return r.answer(http.StatusOK, Endpoint{ID: policyID(h.Namespace, h.Name), HostEndpoint: h})
 }
 
@@ -148,11 +153,11 @@ func (s *Server) createEndpoint(r *request) error {
 	id := policyID(h.Namespace, h.Name)
 	return s.commit(r, control.Change{
 		Action: "create_endpoint", Kind: "endpoint", ID: id, Show: showHost(id),
-		Edit: func(c *configs.Config) error {
-			if endpointAt(c, id) >= 0 {
+		Edit: func(n *configs.Network) error {
+			if endpointAt(n.Hosts, id) >= 0 {
 				return problem(http.StatusConflict, "exists", fmt.Sprintf("there is an endpoint %q already", id))
 			}
-			c.Hosts = with(c.Hosts, -1, h)
+			n.Hosts = append(n.Hosts, h)
 			return nil
 		},
 	}, "/api/v1/endpoints/"+id)
@@ -169,15 +174,15 @@ func (s *Server) updateEndpoint(r *request) error {
 	}
 	return s.commit(r, control.Change{
 		Action: "update_endpoint", Kind: "endpoint", ID: id, Show: showHost(id),
-		Edit: func(c *configs.Config) error {
-			at := endpointAt(c, id)
-			if at < 0 || !v.sees(&r.actor, c.Hosts[at].Site) {
+		Edit: func(n *configs.Network) error {
+			at := endpointAt(n.Hosts, id)
+			if at < 0 || !v.sees(&r.actor, n.Hosts[at].Site) {
 				return notFound("endpoint", id)
 			}
-			if err := r.match(tag(c.Hosts[at])); err != nil {
+			if err := r.match(tag(n.Hosts[at])); err != nil {
 				return err
 			}
-			c.Hosts = with(c.Hosts, at, h)
+			n.Hosts[at] = h
 			return nil
 		},
 	}, "/api/v1/endpoints/"+id)
@@ -191,25 +196,25 @@ func (s *Server) deleteEndpoint(r *request) error {
 	}
 	return s.commit(r, control.Change{
 		Action: "delete_endpoint", Kind: "endpoint", ID: id, Show: showHost(id),
-		Edit: func(c *configs.Config) error {
-			at := endpointAt(c, id)
-			if at < 0 || !v.sees(&r.actor, c.Hosts[at].Site) {
+		Edit: func(n *configs.Network) error {
+			at := endpointAt(n.Hosts, id)
+			if at < 0 || !v.sees(&r.actor, n.Hosts[at].Site) {
 				return notFound("endpoint", id)
 			}
-			if err := r.match(tag(c.Hosts[at])); err != nil {
+			if err := r.match(tag(n.Hosts[at])); err != nil {
 				return err
 			}
-			c.Hosts = without(c.Hosts, at)
+			n.Hosts = slices.Delete(n.Hosts, at, at+1)
 			return nil
 		},
 	}, "")
 }
 
 // showHost is an endpoint in the audit log.
-func showHost(id string) func(*configs.Config) any {
-	return func(c *configs.Config) any {
-		if at := endpointAt(c, id); at >= 0 {
-			return c.Hosts[at]
+func showHost(id string) func(*configs.Network) any {
+	return func(n *configs.Network) any {
+		if at := endpointAt(n.Hosts, id); at >= 0 {
+			return n.Hosts[at]
 		}
 		return nil
 	}

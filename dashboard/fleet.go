@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	"patronus/configs"
 	"patronus/dashboard/auth"
 	"patronus/dashboard/control"
 	"patronus/netstack/flow"
@@ -16,8 +15,8 @@ import (
 
 // Plane keeps the configuration; *control.Plane is one.
 type Plane interface {
-	Current() (*configs.Config, control.Revision)
-	At(t time.Time) (*configs.Config, control.Revision, error)
+	Current() *control.State
+	At(t time.Time) (*control.State, error)
 	Commit(ctx context.Context, by auth.Actor, ch control.Change) (control.Revision, error)
 	Revisions() []control.Revision
 }

@@ -168,10 +168,13 @@ func (s *Server) showRevision(r *request) error {
 		return notFound("revision", r.Params("number"))
 	}
 	out := RevisionStatus{Revision: all[at]}
-	config, _ := s.o.Plane.Current()
+	network := s.o.Plane.Current().Network
 	states, _ := s.o.States.States()
-	for i := range config.Sites {
-		name := config.Sites[i].Name
+	for i := range network.Sites {
+		if !network.Sites[i].Managed {
+			continue
+		}
+		name := network.Sites[i].Name
 		out.Sites++
 		switch st := states[name]; {
 		case st != nil && st.Revision >= out.Number:
@@ -215,7 +218,7 @@ func (s *Server) readyz(r *request) error {
 	if err := s.o.Ledger.Health(); err != nil {
 		h.Wrong = append(h.Wrong, "store")
 	}
-	if _, rev := s.o.Plane.Current(); rev.Number == 0 {
+	if s.o.Plane.Current().Revision.Number == 0 {
 		h.Wrong = append(h.Wrong, "configuration")
 	}
 	if _, err := s.view(r.UserContext()); err != nil && !errors.Is(err, context.Canceled) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,16 +121,18 @@ func (s *Server) showPolicy(r *request) error {
 	if !ok {
 		return notFound("policy", r.Params("id"))
 	}
-	if at := policyAt(v.config, p.ID); at >= 0 {
-		r.Set(fiber.HeaderETag, tag(v.config.Policies[at]))
+	if now := s.o.Plane.Current().Network.Policies; r.at.IsZero() {
+		if at := policyAt(now, p.ID); at >= 0 {
+			r.Set(fiber.HeaderETag, tag(now[at]))
+		}
 	}
 	return r.answer(http.StatusOK, p)
 }
 
 // policyAt is the place of a policy by its id, -1 if there is none.
-func policyAt(c *configs.Config, id string) int {
-	for i := range c.Policies {
-		p, err := policy.ParsePolicy([]byte(c.Policies[i].Spec), "spec")
+func policyAt(list []configs.Policy, id string) int {
+	for i := range list {
+		p, err := policy.ParsePolicy([]byte(list[i].Spec), "spec")
 		if err == nil && policyID(p.Namespace(), p.Name()) == id {
 			return i
 		}
@@ -173,13 +176,12 @@ func (s *Server) createPolicy(r *request) error {
 	}
 	return s.commit(r, control.Change{
 		Action: "create_policy", Kind: "policy", ID: id, Show: showPolicy(id),
-		Edit: func(next *configs.Config) error {
-			if policyAt(next, id) >= 0 {
+		Edit: func(next *configs.Network) error {
+			if policyAt(next.Policies, id) >= 0 {
 				return problem(http.StatusConflict, "exists", fmt.Sprintf("there is a policy %q already", id))
 			}
-			before := *next
-			next.Policies = with(next.Policies, -1, c)
-			return refusal(r.UserContext(), &before, nil, c, b.Force)
+			next.Policies = append(next.Policies, c)
+			return s.refusal(c, b.Force)
 		},
 	}, "/api/v1/policies/"+id)
 }
@@ -195,17 +197,16 @@ func (s *Server) updatePolicy(r *request) error {
 	}
 	return s.commit(r, control.Change{
 		Action: "update_policy", Kind: "policy", ID: id, Show: showPolicy(id),
-		Edit: func(next *configs.Config) error {
-			at := policyAt(next, id)
+		Edit: func(next *configs.Network) error {
+			at := policyAt(next.Policies, id)
 			if at < 0 {
 				return notFound("policy", id)
 			}
 			if err := r.match(tag(next.Policies[at])); err != nil {
 				return err
 			}
-			before := *next
-			next.Policies = with(next.Policies, at, c)
-			return refusal(r.UserContext(), &before, nil, c, b.Force)
+			next.Policies[at] = c
+			return s.refusal(c, b.Force)
 		},
 	}, "/api/v1/policies/"+id)
 }
@@ -214,25 +215,25 @@ func (s *Server) deletePolicy(r *request) error {
 	id := r.Params("id")
 	return s.commit(r, control.Change{
 		Action: "delete_policy", Kind: "policy", ID: id, Show: showPolicy(id),
-		Edit: func(next *configs.Config) error {
-			at := policyAt(next, id)
+		Edit: func(next *configs.Network) error {
+			at := policyAt(next.Policies, id)
 			if at < 0 {
 				return notFound("policy", id)
 			}
 			if err := r.match(tag(next.Policies[at])); err != nil {
 				return err
 			}
-			next.Policies = without(next.Policies, at)
+			next.Policies = slices.Delete(next.Policies, at, at+1)
 			return nil
 		},
 	}, "")
 }
 
 // showPolicy is a policy in the audit log.
-func showPolicy(id string) func(*configs.Config) any {
-	return func(c *configs.Config) any {
-		if at := policyAt(c, id); at >= 0 {
-			return c.Policies[at]
+func showPolicy(id string) func(*configs.Network) any {
+	return func(n *configs.Network) any {
+		if at := policyAt(n.Policies, id); at >= 0 {
+			return n.Policies[at]
 		}
 		return nil
 	}
@@ -249,12 +250,13 @@ func management(c *configs.Config) []simulate.Management {
 }
 
 // refusal says why a policy should not be written, nil if nothing speaks
-// against it.
-func refusal(_ context.Context, c *configs.Config, removed []string, added configs.Policy, force bool) error {
+// against it. It is called within a commit: what is current stays so.
+func (s *Server) refusal(added configs.Policy, force bool) error {
 	if force || added.Mode == configs.PolicyDisabled || added.Mode == configs.PolicyStaged {
 		return nil
 	}
-	w, err := world(c, removed, &added)
+	c := s.o.Plane.Current().Config
+	w, err := world(c, nil, &added)
 	if err != nil {
 		return err
 	}
@@ -314,8 +316,8 @@ func (s *Server) simulatePolicy(r *request) error {
 	if len(b.Flows) > maxSimulated {
 		return invalid("flows", fmt.Sprintf("are more than %d", maxSimulated))
 	}
-	config, _ := s.o.Plane.Current()
-	at := policyAt(config, id)
+	config := s.o.Plane.Current().Config
+	at := policyAt(config.Policies, id)
 	var added *configs.Policy
 	var removed []string
 	switch {

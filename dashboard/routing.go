@@ -3,6 +3,7 @@ package dashboard
 import (
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/gofiber/fiber/v2"
 
@@ -53,9 +54,9 @@ func routingRoutes() []Route {
 	}
 }
 
-func classAt(c *configs.Config, name string) int {
-	for i := range c.Classes {
-		if c.Classes[i].Name == name {
+func classAt(list []configs.Class, name string) int {
+	for i := range list {
+		if list[i].Name == name {
 			return i
 		}
 	}
@@ -65,11 +66,13 @@ func classAt(c *configs.Config, name string) int {
 // configAt is the configuration that a request asks about.
 func (s *Server) configAt(r *request) (*configs.Config, error) {
 	if r.at.IsZero() {
-		c, _ := s.o.Plane.Current()
-		return c, nil
+		return s.o.Plane.Current().Config, nil
 	}
-	c, _, err := s.o.Plane.At(r.at)
-	return c, err
+	st, err := s.o.Plane.At(r.at)
+	if err != nil {
+		return nil, err
+	}
+	return st.Config, nil
 }
 
 func (s *Server) listRouting(r *request) error {
@@ -90,11 +93,13 @@ func (s *Server) showRouting(r *request) error {
 	if err != nil {
 		return err
 	}
-	at := classAt(c, r.Params("id"))
+	at := classAt(c.Classes, r.Params("id"))
 	if at < 0 {
 		return notFound("routing policy", r.Params("id"))
 	}
-	r.Set(fiber.HeaderETag, tag(c.Classes[at]))
+	if now := s.o.Plane.Current().Network.Classes; r.at.IsZero() && classAt(now, c.Classes[at].Name) >= 0 {
+		r.Set(fiber.HeaderETag, tag(now[classAt(now, c.Classes[at].Name)]))
+	}
 	return r.answer(http.StatusOK, RoutingPolicy{ID: c.Classes[at].Name, Position: at, Class: c.Classes[at]})
 }
 
@@ -103,7 +108,7 @@ func (s *Server) showRouting(r *request) error {
 func placed(list []configs.Class, class configs.Class, position *int, old int) []configs.Class {
 	at := old
 	if old >= 0 {
-		list = without(list, old)
+		list = slices.Delete(list, old, old+1)
 	} else {
 		at = len(list)
 		if at > 0 && list[at-1].Name == configs.DefaultClass {
@@ -113,8 +118,7 @@ func placed(list []configs.Class, class configs.Class, position *int, old int) [
 	if position != nil {
 		at = min(*position, len(list))
 	}
-	out := append(make([]configs.Class, 0, len(list)+1), list[:at]...)
-	return append(append(out, class), list[at:]...)
+	return slices.Insert(list, at, class)
 }
 
 func (r *request) routingBody() (b RoutingBody, err error) {
@@ -134,11 +138,11 @@ func (s *Server) createRouting(r *request) error {
 	}
 	return s.commit(r, control.Change{
 		Action: "create_routing_policy", Kind: "routing_policy", ID: b.Name, Show: showClass(b.Name),
-		Edit: func(c *configs.Config) error {
-			if classAt(c, b.Name) >= 0 {
+		Edit: func(n *configs.Network) error {
+			if classAt(n.Classes, b.Name) >= 0 {
 				return problem(http.StatusConflict, "exists", fmt.Sprintf("there is a routing policy %q already", b.Name))
 			}
-			c.Classes = placed(c.Classes, b.Class, b.Position, -1)
+			n.Classes = placed(n.Classes, b.Class, b.Position, -1)
 			return nil
 		},
 	}, "/api/v1/routing-policies/"+b.Name)
@@ -158,15 +162,15 @@ func (s *Server) updateRouting(r *request) error {
 	}
 	return s.commit(r, control.Change{
 		Action: "update_routing_policy", Kind: "routing_policy", ID: id, Show: showClass(id),
-		Edit: func(c *configs.Config) error {
-			at := classAt(c, id)
+		Edit: func(n *configs.Network) error {
+			at := classAt(n.Classes, id)
 			if at < 0 {
 				return notFound("routing policy", id)
 			}
-			if err := r.match(tag(c.Classes[at])); err != nil {
+			if err := r.match(tag(n.Classes[at])); err != nil {
 				return err
 			}
-			c.Classes = placed(c.Classes, b.Class, b.Position, at)
+			n.Classes = placed(n.Classes, b.Class, b.Position, at)
 			return nil
 		},
 	}, "/api/v1/routing-policies/"+id)
@@ -176,25 +180,25 @@ func (s *Server) deleteRouting(r *request) error {
 	id := r.Params("id")
 	return s.commit(r, control.Change{
 		Action: "delete_routing_policy", Kind: "routing_policy", ID: id, Show: showClass(id),
-		Edit: func(c *configs.Config) error {
-			at := classAt(c, id)
+		Edit: func(n *configs.Network) error {
+			at := classAt(n.Classes, id)
 			if at < 0 {
 				return notFound("routing policy", id)
 			}
-			if err := r.match(tag(c.Classes[at])); err != nil {
+			if err := r.match(tag(n.Classes[at])); err != nil {
 				return err
 			}
-			c.Classes = without(c.Classes, at)
+			n.Classes = slices.Delete(n.Classes, at, at+1)
 			return nil
 		},
 	}, "")
 }
 
 // showClass is a routing policy in the audit log.
-func showClass(name string) func(*configs.Config) any {
-	return func(c *configs.Config) any {
-		if at := classAt(c, name); at >= 0 {
-			return c.Classes[at]
+func showClass(name string) func(*configs.Network) any {
+	return func(n *configs.Network) any {
+		if at := classAt(n.Classes, name); at >= 0 {
+			return n.Classes[at]
 		}
 		return nil
 	}

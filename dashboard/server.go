@@ -3,7 +3,6 @@ package dashboard
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +13,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -71,19 +69,16 @@ type Server struct {
 	log    *slog.Logger
 	now    func() time.Time
 
-	views views
-	// siteWrites is held while a site is written: its configuration and its labels
-	// are two things.
-	siteWrites sync.Mutex
-	tests      busy // paths that are being measured
-	streams    streamCount
-	limit      *limiter
-	replays    *replays
-	meter      *meter
-	graph      *graph
-	hub        *live.Hub
-	hosts      map[string]bool
-	spec       []byte // the OpenAPI document
+	views   views
+	tests   busy // paths that are being measured
+	streams streamCount
+	limit   *limiter
+	replays *replays
+	meter   *meter
+	graph   *graph
+	hub     *live.Hub
+	hosts   map[string]bool
+	spec    []byte // the OpenAPI document
 }
 
 const (
@@ -129,9 +124,6 @@ func New(o Options) (*Server, error) {
 	}
 	for _, h := range o.Hosts {
 		s.hosts[strings.ToLower(h)] = true
-	}
-	if err := s.views.open(o.Ledger); err != nil {
-		return nil, fmt.Errorf("dashboard: %w", err)
 	}
 	var err error
 	if s.meter, err = newMeter(o.Registry, s); err != nil {
@@ -393,9 +385,4 @@ func securityHeaders() [][2]string {
 		{"X-Frame-Options", "DENY"},
 		{"Cache-Control", "no-store"},
 	}
-}
-
-// tlsConfig is what both kinds of certificate are served with.
-func tlsConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: certificate}
 }

@@ -26,19 +26,19 @@ const silentAfter = 15 * time.Second
 
 // Site is a site as the API shows it: what was asked for, and how it is.
 type Site struct {
-	ID          string            `json:"id"`
-	Name        string            `json:"name"`
-	DisplayName string            `json:"display_name,omitempty"`
-	Location    string            `json:"location,omitempty"`
-	Labels      map[string]string `json:"labels"`
-	Status      string            `json:"status"`
-	Reason      string            `json:"reason,omitempty"`
-	Address     netip.Addr        `json:"address"`
-	Prefixes    []netip.Prefix    `json:"prefixes"`
-	Uplinks     []SiteUplink      `json:"uplinks"`
-	Paths       PathCounts        `json:"paths"`
-	Flows       int               `json:"active_flows"`
-	Hub         bool              `json:"hub"`
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	Labels   map[string]string `json:"labels"`
+	Status   string            `json:"status"`
+	Reason   string            `json:"reason,omitempty"`
+	Address  netip.Addr        `json:"address"`
+	Prefixes []netip.Prefix    `json:"prefixes"`
+	Uplinks  []SiteUplink      `json:"uplinks"`
+	Paths    PathCounts        `json:"paths"`
+	Flows    int               `json:"active_flows"`
+	Hub      bool              `json:"hub"`
+	// Managed sites are configured from here; the others follow their own files.
+	Managed bool `json:"managed"`
 	// Revision is what the site has applied, InSync whether that is the newest.
 	Revision uint64    `json:"revision"`
 	InSync   bool      `json:"in_sync"`
@@ -152,9 +152,9 @@ func PolicyID(long string) (id, name string) {
 }
 
 // siteShape makes a site of its configuration and its state, which may be nil.
-func siteShape(c *configs.Config, s *configs.Site, m siteMeta, st *SiteState, newest uint64, now time.Time) Site {
+func siteShape(c *configs.Config, s *configs.NetworkSite, st *SiteState, newest uint64, now time.Time) Site {
 	out := Site{
-		ID: s.Name, Name: s.Name, DisplayName: m.DisplayName, Location: m.Location, Labels: m.Labels,
+		ID: s.Name, Name: s.Name, Labels: s.Labels, Managed: s.Managed,
 		Address: s.Address, Prefixes: s.Prefixes, Uplinks: []SiteUplink{}, Hub: c.IsHub(s.Name),
 		Status: stateUnknown, Reason: "it has not been heard of yet",
 	}
@@ -165,7 +165,7 @@ func siteShape(c *configs.Config, s *configs.Site, m siteMeta, st *SiteState, ne
 		out.Prefixes = []netip.Prefix{}
 	}
 	if !out.Address.IsValid() {
-		out.Address = c.OverlayAddress(s)
+		out.Address = c.OverlayAddress(&s.Site)
 	}
 	for i := range s.Uplinks {
 		u := SiteUplink{Name: s.Uplinks[i].Name, PublicKey: s.Uplinks[i].PublicKey.String(), Endpoints: s.Uplinks[i].Endpoints}

@@ -1,15 +1,14 @@
 package dashboard
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strconv"
 
 	"github.com/gofiber/fiber/v2"
 
-	"patronus/appliance/ledger"
 	"patronus/configs"
 	"patronus/dashboard/auth"
 	"patronus/dashboard/control"
@@ -17,13 +16,11 @@ import (
 
 // SiteBody is what can be written of a site.
 type SiteBody struct {
-	Name        string            `json:"name"`
-	DisplayName string            `json:"display_name,omitempty"`
-	Location    string            `json:"location,omitempty"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Address     netip.Addr        `json:"address,omitzero"`
-	Prefixes    []netip.Prefix    `json:"prefixes,omitempty"`
-	Uplinks     []UplinkBody      `json:"uplinks,omitempty"`
+	Name     string            `json:"name"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Address  netip.Addr        `json:"address,omitzero"`
+	Prefixes []netip.Prefix    `json:"prefixes,omitempty"`
+	Uplinks  []UplinkBody      `json:"uplinks,omitempty"`
 }
 
 // UplinkBody is what can be written of an uplink. Files and interfaces of the
@@ -67,8 +64,7 @@ func siteFields() fields[Site] {
 	return fields[Site]{
 		"id":           func(s *Site) value { return text(s.ID) },
 		"name":         func(s *Site) value { return text(s.Name) },
-		"display_name": func(s *Site) value { return text(s.DisplayName) },
-		"location":     func(s *Site) value { return text(s.Location) },
+		"managed":      func(s *Site) value { return text(strconv.FormatBool(s.Managed)) },
 		"status":       func(s *Site) value { return text(s.Status) },
 		"active_flows": func(s *Site) value { return number(float64(s.Flows)) },
 		"paths_down":   func(s *Site) value { return number(float64(s.Paths.Down)) },
@@ -97,94 +93,74 @@ func (s *Server) showSite(r *request) error {
 	if !ok || !v.sees(&r.actor, x.ID) {
 		return notFound("site", r.Params("id"))
 	}
-	r.Set(fiber.HeaderETag, siteTag(v.config.SiteByName(x.ID), v.metas[x.ID]))
+	if r.at.IsZero() {
+		if n := s.o.Plane.Current().Network.Site(x.ID); n != nil {
+			r.Set(fiber.HeaderETag, tag(n))
+		}
+	}
 	return r.answer(http.StatusOK, x)
 }
 
-// siteTag is the entity tag of what can be written of a site.
-func siteTag(s *configs.Site, m siteMeta) string {
-	return tag(struct {
-		Site *configs.Site
-		Meta siteMeta
-	}{s, m})
-}
-
-// apply puts the body into a site's configuration. What the body cannot say of
-// an uplink stays as it was.
-func (b *SiteBody) apply(old configs.Site) configs.Site {
-	out := old
-	out.Name, out.Address, out.Prefixes = b.Name, b.Address, b.Prefixes
-	out.Uplinks = nil
+// apply puts the body into a site's configuration. What the body cannot say
+// stays as it was: how the appliance is attached is its own.
+func (b *SiteBody) apply(s *configs.NetworkSite) {
+	old := s.Uplinks
+	s.Name, s.Address, s.Prefixes, s.Labels, s.Uplinks = b.Name, b.Address, b.Prefixes, b.Labels, nil
 	for _, u := range b.Uplinks {
 		var next configs.Uplink
-		for _, before := range old.Uplinks {
+		for _, before := range old {
 			if before.Name == u.Name {
 				next = before
 			}
 		}
 		next.Name, next.PublicKey, next.Endpoints, next.PathAddress = u.Name, u.PublicKey, u.Endpoints, u.PathAddress
 		next.MTU, next.Keepalive = u.MTU, u.Keepalive
-		out.Uplinks = append(out.Uplinks, next)
+		s.Uplinks = append(s.Uplinks, next)
 	}
-	return out
 }
 
-// meta checks what of the body is no configuration.
-func (b *SiteBody) meta() (siteMeta, error) {
-	m := siteMeta{DisplayName: b.DisplayName, Location: b.Location, Labels: b.Labels}
-	for _, f := range []struct{ name, text string }{{"display_name", b.DisplayName}, {"location", b.Location}} {
-		if len(f.text) > 120 || plain(f.text) != f.text {
-			return m, invalid(f.name, "has at most 120 printable characters")
-		}
+// siteBody reads a body whose labels keep the site in the actor's scope.
+func (r *request) siteBody() (b SiteBody, err error) {
+	if err := r.body(&b); err != nil {
+		return b, err
 	}
 	if len(b.Labels) > 32 {
-		return m, invalid("labels", "are too many: at most 32")
+		return b, invalid("labels", "are too many: at most 32")
 	}
 	for k, v := range b.Labels {
 		if k == "" || len(k) > 63 || len(v) > 63 || plain(k) != k || plain(v) != v {
-			return m, invalid("labels", "have names and values of 1 to 63 printable characters")
+			return b, invalid("labels", "have names and values of 1 to 63 printable characters")
 		}
 	}
-	return m, nil
+	if !r.actor.Scope.Sees(b.Labels) {
+		return b, invalid("labels", "must have those of your own scope")
+	}
+	return b, nil
 }
 
 func (s *Server) createSite(r *request) error {
-	var b SiteBody
-	if err := r.body(&b); err != nil {
-		return err
-	}
-	m, err := b.meta()
+	b, err := r.siteBody()
 	if err != nil {
 		return err
 	}
-	if !r.actor.Scope.Sees(m.Labels) {
-		return invalid("labels", "must have those of your own scope")
-	}
-	s.siteWrites.Lock()
-	defer s.siteWrites.Unlock()
-	a, err := s.change(r, control.Change{
+	return s.commit(r, control.Change{
 		Action: "create_site", Kind: "site", ID: b.Name, Show: showSite(b.Name),
-		Edit: func(c *configs.Config) error {
-			if siteAt(c, b.Name) >= 0 {
-				return problem(http.StatusConflict, "exists", fmt.Sprintf("there is a site %q already", b.Name))
+		Edit: func(n *configs.Network) error {
+			if siteAt(n, b.Name) >= 0 {
+				return problem(http.StatusConflict, "exists", fmt.Sprintf("there is a site %.80q already", b.Name))
 			}
-			c.Sites = with(c.Sites, -1, b.apply(configs.Site{}))
+			var site configs.NetworkSite
+			b.apply(&site)
+			n.Sites = append(n.Sites, site)
 			return nil
 		},
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.writeMeta(r, "create_site", b.Name, &m, a.DryRun); err != nil {
-		return err
-	}
-	return r.accepted(a, "/api/v1/sites/"+b.Name)
+	}, "/api/v1/sites/"+b.Name)
 }
 
 func (s *Server) updateSite(r *request) error {
 	id := r.Params("id")
-	var b SiteBody
-	if err := r.body(&b); err != nil {
+	b, err := r.siteBody()
+	if err != nil {
 		return err
 	}
 	if b.Name == "" {
@@ -193,126 +169,49 @@ func (s *Server) updateSite(r *request) error {
 	if b.Name != id {
 		return invalid("name", "cannot be changed: other sites know the site by it")
 	}
-	m, err := b.meta()
-	if err != nil {
-		return err
-	}
-	if !r.actor.Scope.Sees(m.Labels) {
-		return invalid("labels", "must keep those of your own scope")
-	}
-	s.siteWrites.Lock()
-	defer s.siteWrites.Unlock()
-	v, err := s.view(r.UserContext())
-	if err != nil {
-		return err
-	}
-	if err := inScope(v, &r.actor, id); err != nil {
-		return err
-	}
-	a, err := s.change(r, control.Change{
+	return s.commit(r, control.Change{
 		Action: "update_site", Kind: "site", ID: id, Show: showSite(id),
-		Edit: func(c *configs.Config) error {
-			at := siteAt(c, id)
-			if at < 0 {
-				return notFound("site", id)
-			}
-			if err := r.match(siteTag(&c.Sites[at], v.metas[id])); err != nil {
+		Edit: func(n *configs.Network) error {
+			site, err := r.writable(n, id)
+			if err != nil {
 				return err
 			}
-			c.Sites = with(c.Sites, at, b.apply(c.Sites[at]))
+			b.apply(site)
 			return nil
 		},
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.writeMeta(r, "update_site", id, &m, a.DryRun); err != nil {
-		return err
-	}
-	return r.accepted(a, "/api/v1/sites/"+id)
+	}, "/api/v1/sites/"+id)
 }
 
 func (s *Server) deleteSite(r *request) error {
 	id := r.Params("id")
-	s.siteWrites.Lock()
-	defer s.siteWrites.Unlock()
-	v, err := s.view(r.UserContext())
-	if err != nil {
-		return err
-	}
-	if err := inScope(v, &r.actor, id); err != nil {
-		return err
-	}
-	a, err := s.change(r, control.Change{
+	return s.commit(r, control.Change{
 		Action: "delete_site", Kind: "site", ID: id, Show: showSite(id),
-		Edit: func(c *configs.Config) error {
-			at := siteAt(c, id)
-			if at < 0 {
-				return notFound("site", id)
-			}
-			if err := r.match(siteTag(&c.Sites[at], v.metas[id])); err != nil {
+		Edit: func(n *configs.Network) error {
+			if _, err := r.writable(n, id); err != nil {
 				return err
 			}
-			c.Sites = without(c.Sites, at)
+			at := siteAt(n, id)
+			n.Sites = slices.Delete(n.Sites, at, at+1)
 			return nil
 		},
-	})
-	if err != nil {
-		return err
+	}, "")
+}
+
+// writable finds a site in the actor's scope that is as the request has seen it.
+func (r *request) writable(n *configs.Network, id string) (*configs.NetworkSite, error) {
+	site := n.Site(id)
+	if site == nil || !r.actor.Scope.Sees(site.Labels) {
+		return nil, notFound("site", id)
 	}
-	if err := s.writeMeta(r, "delete_site", id, nil, a.DryRun); err != nil {
-		return err
-	}
-	return r.accepted(a, "")
+	return site, r.match(tag(site))
 }
 
 // showSite is a site in the audit log.
-func showSite(name string) func(*configs.Config) any {
-	return func(c *configs.Config) any {
-		if at := siteAt(c, name); at >= 0 {
-			return c.Sites[at]
+func showSite(name string) func(*configs.Network) any {
+	return func(n *configs.Network) any {
+		if site := n.Site(name); site != nil {
+			return site
 		}
 		return nil
 	}
-}
-
-// writeMeta makes m what is known of a site beside its configuration, nil for
-// nothing. The revision has been written before: a crash in between leaves a
-// new site without labels, which no limited scope sees. siteWrites is held.
-func (s *Server) writeMeta(r *request, action, site string, m *siteMeta, dry bool) error {
-	s.views.mu.Lock()
-	before, had := s.views.metas[site]
-	s.views.mu.Unlock()
-	same := m != nil && before.DisplayName == m.DisplayName && before.Location == m.Location && maps.Equal(before.Labels, m.Labels)
-	if dry || same || m == nil && !had {
-		return nil
-	}
-	rec := s.auditRecord(r, action, "site_labels", site)
-	var err error
-	if had {
-		if rec.Before, err = json.Marshal(before); err != nil {
-			return err
-		}
-	}
-	if m != nil {
-		if rec.After, err = json.Marshal(m); err != nil {
-			return err
-		}
-	}
-	err = s.o.Ledger.Update(r.UserContext(), func(tx *ledger.Tx) error {
-		if m == nil {
-			err = tx.Delete(siteMetaKey(site))
-		} else {
-			err = tx.Put(siteMetaKey(site), rec.After)
-		}
-		if err != nil {
-			return err
-		}
-		return tx.Audit(rec)
-	})
-	if err != nil {
-		return fmt.Errorf("write labels of site %s: %w", site, err)
-	}
-	s.views.setMeta(site, m)
-	return nil
 }

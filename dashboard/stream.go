@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -84,13 +85,11 @@ func (s *Server) stream(r *request, metrics bool) error {
 		return problem(http.StatusTooManyRequests, "streams", fmt.Sprintf("more than %d live streams of one user", maxStreams))
 	}
 	actor := r.actor
-	begun := false
 	err = websocket.New(func(c *websocket.Conn) {
 		defer s.streams.remove(actor.User)
 		s.runStream(&stream{server: s, conn: c.Conn, actor: actor, metrics: metrics, batch: batch, from: from})
 	}, websocket.Config{WriteBufferSize: 4096, ReadBufferSize: 1024, RecoverHandler: s.recoverStream})(r.Ctx)
-	begun = err == nil
-	if !begun {
+	if err != nil {
 		s.streams.remove(actor.User)
 	}
 	return err
@@ -126,13 +125,12 @@ func (t *stream) sees() func(*live.Message) bool {
 	if t.actor.Everywhere() {
 		return nil
 	}
-	scope, views := t.actor.Scope, &t.server.views
-	return func(m *live.Message) bool {
-		views.mu.Lock()
-		meta, ok := views.metas[m.Site]
-		views.mu.Unlock()
-		return ok && m.Site != "" && scope.Sees(meta.Labels)
+	scope, network := t.actor.Scope, t.server.o.Plane.Current().Network
+	seen := make(map[string]bool, len(network.Sites))
+	for i := range network.Sites {
+		seen[network.Sites[i].Name] = scope.Sees(network.Sites[i].Labels)
 	}
+	return func(m *live.Message) bool { return seen[m.Site] }
 }
 
 func (s *Server) runStream(t *stream) {
@@ -214,7 +212,8 @@ func (t *stream) write(asked <-chan subscribeMessage, over <-chan error) (code i
 	defer ping.Stop()
 	defer renew.Stop()
 	var filter live.Filter
-	var later <-chan time.Time // set while the budget is spent
+	revision := s.o.Plane.Current().Revision.Number // that the scope was looked up in
+	var later <-chan time.Time                      // set while the budget is spent
 	for {
 		wake := t.sub.Wake()
 		if later != nil {
@@ -236,8 +235,9 @@ func (t *stream) write(asked <-chan subscribeMessage, over <-chan error) (code i
 			if err != nil || !fresh.May(t.permission()) {
 				return closeSessionEnded, "the session has ended"
 			}
-			if changed := !sameScope(fresh.Scope, t.actor.Scope); changed {
-				t.actor = fresh
+			now := s.o.Plane.Current().Revision.Number
+			if !maps.Equal(fresh.Scope, t.actor.Scope) || now != revision && !fresh.Everywhere() {
+				t.actor, revision = fresh, now
 				t.sub.Set(filter, t.sees())
 			}
 		case <-ping.C:
@@ -261,18 +261,6 @@ func (t *stream) permission() auth.Permission {
 		return auth.ViewMetrics
 	}
 	return auth.ViewEvents
-}
-
-func sameScope(a, b auth.Scope) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || v != w {
-			return false
-		}
-	}
-	return true
 }
 
 func closing(err error) (code int, why string) {

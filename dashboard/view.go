@@ -2,16 +2,11 @@ package dashboard
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"patronus/appliance/ledger"
 	"patronus/configs"
 	"patronus/dashboard/auth"
 	"patronus/dashboard/control"
@@ -27,22 +22,12 @@ const (
 	blockedFor = 10 * time.Second
 )
 
-// siteMeta is what people know of a site and no appliance needs: it makes no
-// revision. Scopes of users select sites by these labels.
-type siteMeta struct {
-	DisplayName string            `json:"display_name,omitempty"`
-	Location    string            `json:"location,omitempty"`
-	Labels      map[string]string `json:"labels,omitempty"`
-}
-
-func siteMetaKey(site string) string { return "site/" + site }
-
 // view is the fabric at one moment, encoded once for everybody.
 type view struct {
 	config   *configs.Config
 	revision control.Revision
 	states   map[string]*SiteState
-	metas    map[string]siteMeta
+	labels   map[string]map[string]string // of each site
 	at       time.Time
 
 	sites    *collection[Site]
@@ -64,82 +49,47 @@ type ruled struct {
 // views makes views and keeps the newest.
 type views struct {
 	mu       sync.Mutex
-	metas    map[string]siteMeta // replaced, never written to
-	metaSeq  uint64
 	newest   *view
-	seen     [3]uint64 // revision, states and metas of newest
+	seen     [2]uint64 // revision and states of newest
 	ruled    *ruled
 	blocked  map[string]uint64
 	blockedT time.Time
-}
-
-func (v *views) open(l *ledger.Ledger) error {
-	v.metas = map[string]siteMeta{}
-	var bad error
-	err := l.View(func(tx *ledger.Tx) error {
-		return tx.Scan("site/", "", func(key string, text []byte) bool {
-			var m siteMeta
-			if bad = json.Unmarshal(text, &m); bad != nil {
-				return false
-			}
-			v.metas[strings.TrimPrefix(key, "site/")] = m
-			return true
-		})
-	})
-	if err = errors.Join(err, bad); err != nil {
-		return fmt.Errorf("read site labels: %w", err)
-	}
-	return nil
-}
-
-// setMeta makes m what is known of a site; nil removes it.
-func (v *views) setMeta(site string, m *siteMeta) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	next := maps.Clone(v.metas)
-	if m == nil {
-		delete(next, site)
-	} else {
-		next[site] = *m
-	}
-	v.metas = next
-	v.metaSeq++
 }
 
 // view is the fabric now: what was committed is in it at once, what sites say
 // within a quarter of a second.
 func (s *Server) view(ctx context.Context) (*view, error) {
 	v := &s.views
-	config, rev := s.o.Plane.Current()
+	committed := s.o.Plane.Current()
 	states, version := s.o.States.States()
 	now := s.now()
 	blocked := s.blockedFlows(ctx, now)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	want := [3]uint64{rev.Number, version, v.metaSeq}
+	want := [2]uint64{committed.Revision.Number, version}
 	if n := v.newest; n != nil {
 		age := now.Sub(n.at)
 		same := want == v.seen
-		asked := want[0] == v.seen[0] && want[2] == v.seen[2]
+		asked := want[0] == v.seen[0]
 		if age >= 0 && (same && age < viewFor || asked && age < viewEvery) {
 			return n, nil
 		}
 	}
-	if v.ruled == nil || v.ruled.revision != rev.Number {
-		r, err := ruledOf(config, rev.Number)
+	if v.ruled == nil || v.ruled.revision != committed.Revision.Number {
+		r, err := ruledOf(committed.Config, committed.Revision.Number)
 		if err != nil {
 			return nil, err
 		}
 		v.ruled = r
 	}
-	v.newest = newView(config, rev, states, v.metas, v.ruled, blocked, now)
+	v.newest = newView(committed, states, v.ruled, blocked, now)
 	v.seen = want
 	return v.newest, nil
 }
 
 // past is the fabric as it was.
 func (s *Server) past(ctx context.Context, at time.Time) (*view, error) {
-	config, rev, err := s.o.Plane.At(at)
+	committed, err := s.o.Plane.At(at)
 	if err != nil {
 		return nil, err
 	}
@@ -150,14 +100,11 @@ func (s *Server) past(ctx context.Context, at time.Time) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := ruledOf(config, rev.Number)
+	r, err := ruledOf(committed.Config, committed.Revision.Number)
 	if err != nil {
 		return nil, err
 	}
-	s.views.mu.Lock()
-	metas := s.views.metas
-	s.views.mu.Unlock()
-	return newView(config, rev, states, metas, r, nil, at), nil
+	return newView(committed, states, r, nil, at), nil
 }
 
 // seen is the view that a request asks about.
@@ -242,13 +189,17 @@ func endpointsOf(rules *policy.Ruleset) map[string]int {
 	return counts
 }
 
-func newView(c *configs.Config, rev control.Revision, states map[string]*SiteState, metas map[string]siteMeta, r *ruled, blocked map[string]uint64, now time.Time) *view {
-	v := &view{config: c, revision: rev, states: states, metas: metas, at: now}
+func newView(committed *control.State, states map[string]*SiteState, r *ruled, blocked map[string]uint64, now time.Time) *view {
+	n, c, rev := committed.Network, committed.Config, committed.Revision
+	v := &view{config: c, revision: rev, states: states, labels: make(map[string]map[string]string, len(n.Sites)), at: now}
+	for i := range n.Sites {
+		v.labels[n.Sites[i].Name] = n.Sites[i].Labels
+	}
 	v.sites = newCollection(func() []Site {
-		list := make([]Site, 0, len(c.Sites))
-		for i := range c.Sites {
-			site := &c.Sites[i]
-			list = append(list, siteShape(c, site, metas[site.Name], states[site.Name], rev.Number, now))
+		list := make([]Site, 0, len(n.Sites))
+		for i := range n.Sites {
+			site := &n.Sites[i]
+			list = append(list, siteShape(c, site, states[site.Name], rev.Number, now))
 		}
 		return list
 	}, func(x *Site) string { return x.ID })
@@ -294,7 +245,7 @@ func newView(c *configs.Config, rev control.Revision, states map[string]*SiteSta
 
 // sees reports whether a site is in an actor's scope.
 func (v *view) sees(a *auth.Actor, site string) bool {
-	return a.Everywhere() || a.Scope.Sees(v.metas[site].Labels)
+	return a.Everywhere() || site != "" && a.Scope.Sees(v.labels[site])
 }
 
 // scope is what interfaces ask about sites, nil if the actor sees all.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sort"
 	"sync"
@@ -44,12 +45,11 @@ type Change struct {
 	// Action, Kind and ID name it in the audit log: "update_policy", "policy",
 	// "default~web".
 	Action, Kind, ID string
-	// Edit makes the change in a copy. It must replace slices and maps, never
-	// write into them: they are shared. It may be called again.
-	Edit func(c *configs.Config) error
-	// Show is what of a configuration the audit log keeps as before and after;
-	// nil if there is nothing.
-	Show func(c *configs.Config) any
+	// Edit makes the change in a copy of its own. It may be called again.
+	Edit func(n *configs.Network) error
+	// Show is what of a network the audit log keeps as before and after; nil if
+	// there is nothing.
+	Show func(n *configs.Network) any
 	// DryRun checks the change and writes nothing.
 	DryRun bool
 }
@@ -63,9 +63,17 @@ type Plane struct {
 	mu sync.Mutex // held by a commit
 }
 
+// State is the configuration at one revision. It is immutable.
+type State struct {
+	Network *configs.Network
+	// Config is the network as one managed site knows it, checked and with its
+	// defaults: what all sites share is in it.
+	Config   *configs.Config
+	Revision Revision
+}
+
 type state struct {
-	config  *configs.Config
-	newest  Revision
+	State
 	history []Revision // oldest first, those that are kept in full
 	changed chan struct{}
 }
@@ -76,7 +84,7 @@ func bodyKey(n uint64) string { return fmt.Sprintf("body/%020d", n) }
 
 // Open reads the newest revision from a ledger. If there is none, first becomes
 // revision 1.
-func Open(ctx context.Context, l *ledger.Ledger, first *configs.Config, now func() time.Time) (*Plane, error) {
+func Open(ctx context.Context, l *ledger.Ledger, first *configs.Network, now func() time.Time) (*Plane, error) {
 	p := &Plane{ledger: l, now: now}
 	s := &state{changed: make(chan struct{})}
 	var bad error
@@ -92,38 +100,58 @@ func Open(ctx context.Context, l *ledger.Ledger, first *configs.Config, now func
 		if err = errors.Join(err, bad); err != nil || len(s.history) == 0 {
 			return err
 		}
-		s.newest = s.history[len(s.history)-1]
-		s.config, err = body(tx, s.newest.Number)
+		newest, err := read(tx, s.history[len(s.history)-1])
+		if err == nil {
+			s.State = *newest
+		}
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
+	if s.Network == nil {
+		s.Network = &configs.Network{}
+	}
 	p.state.Store(s)
-	if s.config != nil {
+	if s.Revision.Number > 0 {
 		return p, nil
 	}
-	s.config = &configs.Config{}
 	_, err = p.Commit(ctx, auth.Actor{User: "system"}, Change{
 		Action: "create_fabric", Kind: "configuration",
-		Edit: func(c *configs.Config) error { *c = *first; return nil },
+		Edit: func(n *configs.Network) error { *n = *first.Clone(); return nil },
 	})
 	return p, err
 }
 
-func body(tx *ledger.Tx, number uint64) (*configs.Config, error) {
-	text, err := tx.Get(bodyKey(number))
+// read is a revision as it was committed.
+func read(tx *ledger.Tx, r Revision) (*State, error) {
+	text, err := tx.Get(bodyKey(r.Number))
 	if err != nil {
 		return nil, err
 	}
-	return configs.Decode(text)
+	n, err := configs.DecodeNetwork(text)
+	if err != nil {
+		return nil, fmt.Errorf("revision %d: %w", r.Number, err)
+	}
+	c, err := shared(n)
+	if err != nil {
+		return nil, fmt.Errorf("revision %d: %w", r.Number, err)
+	}
+	return &State{Network: n, Config: c, Revision: r}, nil
 }
 
-// Current is the newest configuration and its revision.
-func (p *Plane) Current() (*configs.Config, Revision) {
-	s := p.state.Load()
-	return s.config, s.newest
+// shared is a network as its first managed site knows it.
+func shared(n *configs.Network) (*configs.Config, error) {
+	for i := range n.Sites {
+		if n.Sites[i].Managed {
+			return n.Config(n.Sites[i].Name)
+		}
+	}
+	return nil, &configs.FieldError{Path: "sites", Why: "none is managed from here"}
 }
+
+// Current is the newest configuration.
+func (p *Plane) Current() *State { return &p.state.Load().State }
 
 // Changed is closed when there is a newer revision than the one that Current
 // gave before: ask Changed first, then Current.
@@ -133,31 +161,25 @@ func (p *Plane) Changed() <-chan struct{} { return p.state.Load().changed }
 func (p *Plane) Revisions() []Revision { return p.state.Load().history }
 
 // At is the configuration as it was at a time, or [ErrNoRevision].
-func (p *Plane) At(t time.Time) (*configs.Config, Revision, error) {
+func (p *Plane) At(t time.Time) (*State, error) {
 	s := p.state.Load()
 	i := sort.Search(len(s.history), func(i int) bool { return s.history[i].At.After(t) })
 	if i == 0 {
-		return nil, Revision{}, fmt.Errorf("%s: %w", t.Format(time.RFC3339), ErrNoRevision)
+		return nil, fmt.Errorf("%s: %w", t.Format(time.RFC3339), ErrNoRevision)
 	}
 	r := s.history[i-1]
-	if r.Number == s.newest.Number {
-		return s.config, r, nil
+	if r.Number == s.Revision.Number {
+		return &s.State, nil
 	}
-	c, err := p.Revision(r.Number)
-	return c, r, err
-}
-
-// Revision is the configuration of a revision, or [ErrNoRevision].
-func (p *Plane) Revision(number uint64) (*configs.Config, error) {
-	var c *configs.Config
+	var old *State
 	err := p.ledger.View(func(tx *ledger.Tx) (err error) {
-		c, err = body(tx, number)
+		old, err = read(tx, r)
 		return err
 	})
 	if errors.Is(err, ledger.ErrNotFound) {
-		return nil, fmt.Errorf("revision %d: %w", number, ErrNoRevision)
+		return nil, fmt.Errorf("revision %d: %w", r.Number, ErrNoRevision)
 	}
-	return c, err
+	return old, err
 }
 
 // Commit makes a change the next revision, durably, and returns it. Problems of
@@ -168,44 +190,71 @@ func (p *Plane) Commit(ctx context.Context, by auth.Actor, ch Change) (Revision,
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.state.Load()
-	next := *s.config
-	if err := ch.Edit(&next); err != nil {
-		return s.newest, err
+	next := State{Network: s.Network.Clone()}
+	if err := ch.Edit(next.Network); err != nil {
+		return s.Revision, err
 	}
-	config, err := configs.New(next)
+	var err error
+	if next.Config, err = check(s.Network, next.Network); err != nil {
+		return s.Revision, err
+	}
+	text, err := next.Network.Canonical()
 	if err != nil {
-		return s.newest, err
+		return s.Revision, err
 	}
-	if _, err := Compile(config); err != nil {
-		return s.newest, err
-	}
-	text, err := config.Canonical()
-	if err != nil {
-		return s.newest, err
-	}
-	if s.newest.Number > 0 {
-		old, err := s.config.Canonical()
+	if s.Revision.Number > 0 {
+		old, err := s.Network.Canonical()
 		if err != nil {
-			return s.newest, err
+			return s.Revision, err
 		}
 		if bytes.Equal(old, text) {
-			return s.newest, ErrUnchanged
+			return s.Revision, ErrUnchanged
 		}
 	}
-	r := Revision{Number: s.newest.Number + 1, At: p.now().UTC(), User: by.User, Action: ch.Action, Kind: ch.Kind, ID: ch.ID}
+	next.Revision = Revision{Number: s.Revision.Number + 1, At: p.now().UTC(), User: by.User, Action: ch.Action, Kind: ch.Kind, ID: ch.ID}
 	if ch.DryRun {
-		return r, nil
+		return next.Revision, nil
 	}
-	if err := p.write(ctx, by, ch, s.config, config, text, r, s.history); err != nil {
-		return s.newest, fmt.Errorf("write revision %d: %w", r.Number, err)
+	if err := p.write(ctx, by, ch, s.Network, next.Network, text, next.Revision, s.history); err != nil {
+		return s.Revision, fmt.Errorf("write revision %d: %w", next.Revision.Number, err)
 	}
 	kept := s.history[max(0, len(s.history)+1-keepRevisions):]
-	p.state.Store(&state{config: config, newest: r, history: append(slices.Clip(kept), r), changed: make(chan struct{})})
+	p.state.Store(&state{State: next, history: append(slices.Clip(kept), next.Revision), changed: make(chan struct{})})
 	close(s.changed)
-	return r, nil
+	return next.Revision, nil
 }
 
-func (p *Plane) write(ctx context.Context, by auth.Actor, ch Change, before, after *configs.Config, text []byte, r Revision, history []Revision) error {
+// check checks what a change can have broken. What all sites share, and what
+// sites know of each other, is in every site's configuration, so that one of
+// them finds what is wrong with it; what concerns one site alone is checked
+// for the sites that changed. Classes name uplinks that each site must have.
+func check(before, after *configs.Network) (*configs.Config, error) {
+	c, err := shared(after)
+	if err != nil {
+		return nil, err
+	}
+	if !reflect.DeepEqual(before.Classes, after.Classes) {
+		if err := after.Validate(); err != nil {
+			return nil, err
+		}
+	}
+	for i := range after.Sites {
+		site := &after.Sites[i]
+		if !site.Managed || site.Name == c.Site {
+			continue
+		}
+		if old := before.Site(site.Name); old != nil && reflect.DeepEqual(old, site) {
+			continue
+		}
+		if _, err := after.Config(site.Name); err != nil {
+			return nil, err
+		}
+	}
+	_, err = Compile(c)
+	return c, err
+}
+
+func (p *Plane) write(ctx context.Context, by auth.Actor, ch Change, before, after *configs.Network, text []byte, r Revision, history []Revision) error {
 	head, err := json.Marshal(r)
 	if err != nil {
 		return err
