@@ -107,6 +107,7 @@ func (n *Node) Run(ctx context.Context, control net.Listener) error {
 		task{"configuration", n.follow},
 		task{"history", n.keepHistory},
 		task{"agent", n.offer},
+		task{"remote", n.offerEdge},
 		task{"roles", n.actOnRole},
 		task{"gossip", n.gossip},
 		task{"control", func(ctx context.Context) error { return n.control(ctx, control) }},
@@ -356,8 +357,39 @@ func (n *Node) offer(ctx context.Context) error {
 	return server.Run(ctx, l)
 }
 
+// offerEdge lets dashboards ask the edge, over the overlay.
+func (n *Node) offerEdge(ctx context.Context) error {
+	if _, err := n.await(ctx); err != nil {
+		return err
+	}
+	remote := NewRemote(n.edge, RemoteOptions{
+		SiteOf: func(a netip.Addr) (string, bool) { s, ok := n.fabric.Load().sites[a]; return s, ok },
+		MayAsk: func(site string) error {
+			if !n.roles.Load().Dashboard(site) {
+				return fmt.Errorf("%s: %w", site, ErrNotDashboard)
+			}
+			return nil
+		},
+		MayApply: func(site string) error {
+			if holder, _, ok := n.roles.Load().Holder(); !ok || holder != site {
+				return fmt.Errorf("%s: %w", site, ErrFenced)
+			}
+			return nil
+		},
+		Logger: n.log,
+	})
+	l := listenOverlay(ctx, n.edge, RemotePort)
+	defer l.Close()
+	return remote.Run(ctx, l)
+}
+
 // Dial connects to the agent of a site over the overlay.
 func (n *Node) Dial(ctx context.Context, site string) (net.Conn, error) {
+	return n.DialPort(ctx, site, agent.Port)
+}
+
+// DialPort connects to a port of a site's overlay address.
+func (n *Node) DialPort(ctx context.Context, site string, port uint16) (net.Conn, error) {
 	v := n.fabric.Load()
 	if v == nil {
 		return nil, netstack.ErrNoConfiguration
@@ -366,7 +398,7 @@ func (n *Node) Dial(ctx context.Context, site string) (net.Conn, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q: %w", site, ErrForeign)
 	}
-	return n.edge.Dial(ctx, "tcp", netip.AddrPortFrom(a, agent.Port).String())
+	return n.edge.Dial(ctx, "tcp", netip.AddrPortFrom(a, port).String())
 }
 
 // sleep waits, and reports false if ctx ended.
@@ -392,7 +424,8 @@ func RunNode(ctx context.Context, dataDir string, log *slog.Logger) error {
 	}
 	edge := NewEdgeClient(EdgeSocket(dataDir))
 	defer edge.Close()
-	n := NewNode(NodeOptions{Edge: edge, Dir: nodeDir(dataDir), Logger: log})
+	board := NewBoard(BoardOptions{Dir: nodeDir(dataDir), Logger: log})
+	n := NewNode(NodeOptions{Edge: edge, Dir: nodeDir(dataDir), Logger: log, Dashboard: board.Run})
 	if err := n.Run(ctx, control); !errors.Is(err, context.Canceled) {
 		return err
 	}

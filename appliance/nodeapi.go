@@ -20,6 +20,8 @@ import (
 //	GET  /v1/node      NodeStatus
 //	GET  /v1/role      RoleStatus
 //	POST /v1/role      a signed statement about the dashboard role; 204
+//	GET  /v1/controller  the public key that this node signs revisions with
+//	POST /v1/controller  the root's certificate of that key; 204
 //	GET  /v1/survey    []Reach: what history the sites have
 //	GET  /v1/collect   collect.Report, or 404 if this is no dashboard
 
@@ -134,6 +136,14 @@ func (n *Node) control(ctx context.Context, l net.Listener) error {
 			return nil, err
 		}
 		return nil, n.Declare(signed)
+	}))
+	mux.HandleFunc("GET /v1/controller", answer(func(*http.Request) (any, error) { return n.controllerKey() }))
+	mux.HandleFunc("POST /v1/controller", answer(func(r *http.Request) (any, error) {
+		certificate, err := io.ReadAll(io.LimitReader(r.Body, 4096))
+		if err != nil {
+			return nil, err
+		}
+		return nil, n.certify(certificate)
 	}))
 	mux.HandleFunc("GET /v1/survey", answer(func(r *http.Request) (any, error) { return n.Survey(r.Context()) }))
 	mux.HandleFunc("GET /v1/collect", answer(func(*http.Request) (any, error) {

@@ -71,15 +71,25 @@ func (k *RootKey) Certify(c Controller) ([]byte, error) {
 // VerifyController reads a certificate if root signed it. It returns
 // [ErrMalformed] or [ErrCertificate].
 func VerifyController(certificate []byte, root ed25519.PublicKey) (*Controller, error) {
-	if len(certificate) < len(controllerMagic)+ed25519.SignatureSize || len(certificate) > maxCertificate ||
-		!bytes.HasPrefix(certificate, []byte(controllerMagic)) {
-		return nil, ErrMalformed
+	c, err := ReadController(certificate)
+	if err != nil {
+		return nil, err
 	}
 	message := certificate[:len(certificate)-ed25519.SignatureSize]
 	if len(root) != ed25519.PublicKeySize || !ed25519.Verify(root, message, certificate[len(message):]) {
 		return nil, ErrCertificate
 	}
-	in := reader{rest: message[len(controllerMagic):]}
+	return c, nil
+}
+
+// ReadController reads a certificate without believing it. It returns
+// [ErrMalformed].
+func ReadController(certificate []byte) (*Controller, error) {
+	if len(certificate) < len(controllerMagic)+ed25519.SignatureSize || len(certificate) > maxCertificate ||
+		!bytes.HasPrefix(certificate, []byte(controllerMagic)) {
+		return nil, ErrMalformed
+	}
+	in := reader{rest: certificate[len(controllerMagic) : len(certificate)-ed25519.SignatureSize]}
 	c := Controller{
 		Fabric: string(in.take(int(in.uint16()))),
 		Site:   string(in.take(int(in.uint16()))),

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"patronus/appliance/store"
-	"patronus/configs"
 	"patronus/dashboard"
 	"patronus/dashboard/control"
 	"patronus/dashboard/live"
@@ -30,7 +29,7 @@ type Edge interface {
 
 // Plane is the configuration that says which sites there are.
 type Plane interface {
-	Current() (*configs.Config, control.Revision)
+	Current() *control.State
 }
 
 // Options are what a Console stands on.
@@ -39,9 +38,9 @@ type Options struct {
 	Plane Plane
 	// Edge is the edge of a site of the current configuration.
 	Edge func(site string) Edge
-	// Failed says why a site has not applied the newest revision, "" if nothing
-	// is known to be wrong; nil knows nothing.
-	Failed func(site string) string
+	// Applied is the newest revision that a site has acknowledged, 0 if none, and
+	// why it has not taken a newer one.
+	Applied func(site string) (revision uint64, failed string)
 	// Version is that of a site's program, "" if it is not known; nil knows none.
 	Version func(site string) string
 	Hub     *live.Hub

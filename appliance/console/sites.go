@@ -16,8 +16,7 @@ import (
 
 // edge is a site's edge, if there is such a site.
 func (c *Console) edge(site string) (Edge, error) {
-	config, _ := c.o.Plane.Current()
-	if config.SiteByName(site) == nil {
+	if c.o.Plane.Current().Network.Site(site) == nil {
 		return nil, fmt.Errorf("site %s: %w", site, dashboard.ErrNotFound)
 	}
 	return c.o.Edge(site), nil

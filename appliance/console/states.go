@@ -47,10 +47,10 @@ func (c *Console) poll(ctx context.Context) error {
 }
 
 func (c *Console) sites() []string {
-	config, _ := c.o.Plane.Current()
-	names := make([]string, len(config.Sites))
-	for i := range config.Sites {
-		names[i] = config.Sites[i].Name
+	network := c.o.Plane.Current().Network
+	names := make([]string, len(network.Sites))
+	for i := range network.Sites {
+		names[i] = network.Sites[i].Name
 	}
 	return names
 }
@@ -108,12 +108,10 @@ func (c *Console) set(site string, st *dashboard.SiteState) {
 func (c *Console) stateOf(site string, s *netstack.Status) *dashboard.SiteState {
 	now := c.now()
 	st := &dashboard.SiteState{
-		SeenAt: now, Revision: s.Revision, Overlay: s.Overlay, Flows: s.Flows.Live,
+		SeenAt: now, Overlay: s.Overlay, Flows: s.Flows.Live,
 		Started: now.Add(-time.Duration(s.Uptime * float64(time.Second))).Truncate(time.Second),
 	}
-	if c.o.Failed != nil {
-		st.Failed = c.o.Failed(site)
-	}
+	st.Revision, st.Failed = c.o.Applied(site)
 	if c.o.Version != nil {
 		st.Version = c.o.Version(site)
 	}

@@ -142,6 +142,21 @@ func (s *Store) Acknowledge(id, by string, at int64) error {
 	return s.base.sync()
 }
 
+// Event is one event with its acknowledgement, [ErrNotFound] if there is none.
+func (s *Store) Event(id string) (Event, error) {
+	e, err := s.event(id)
+	if err != nil {
+		return Event{}, err
+	}
+	switch a, err := s.ack(e.Site, e.ID); {
+	case err == nil:
+		e.Ack = a
+	case !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged):
+		return Event{}, err
+	}
+	return e, nil
+}
+
 // event finds an event by its id: ids that the store gave begin with the time.
 func (s *Store) event(id string) (Event, error) {
 	s.mu.Lock()

@@ -188,7 +188,8 @@ func (d *Distributor) Progress() map[string]Progress {
 // round brings each site up to date that is due: all of them, or those that are
 // behind.
 func (d *Distributor) round(ctx context.Context, all bool) {
-	config, rev := d.o.Plane.Current()
+	st := d.o.Plane.Current()
+	rev := st.Revision
 	if rev.Number == 0 {
 		return
 	}
@@ -199,9 +200,9 @@ func (d *Distributor) round(ctx context.Context, all bool) {
 	var group errgroup.Group
 	group.SetLimit(pushAtOnce)
 	now := d.now()
-	names := make(map[string]bool, len(config.Sites))
-	for i := range config.Sites {
-		name := config.Sites[i].Name
+	names := make(map[string]bool, len(st.Network.Sites))
+	for i := range st.Network.Sites {
+		name := st.Network.Sites[i].Name
 		names[name] = true
 		d.mu.Lock()
 		t := d.progress[name]
@@ -216,7 +217,7 @@ func (d *Distributor) round(ctx context.Context, all bool) {
 			continue
 		}
 		group.Go(func() error {
-			err := d.push(ctx, name, config, rev, term)
+			err := d.push(ctx, name, st, term)
 			d.note(name, rev.Number, err)
 			return nil
 		})
@@ -259,7 +260,7 @@ func (d *Distributor) note(site string, number uint64, err error) {
 }
 
 // push makes sure that a site runs what it should.
-func (d *Distributor) push(ctx context.Context, site string, config *configs.Config, rev Revision, term uint64) error {
+func (d *Distributor) push(ctx context.Context, site string, st *State, term uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, pushFor)
 	defer cancel()
 	way := d.o.Reach(site)
@@ -267,7 +268,7 @@ func (d *Distributor) push(ctx context.Context, site string, config *configs.Con
 	if err != nil {
 		return err
 	}
-	want, err := SiteConfig(config, running)
+	want, err := SiteConfig(st.Network, running)
 	if err != nil {
 		return err
 	}
@@ -287,7 +288,7 @@ func (d *Distributor) push(ctx context.Context, site string, config *configs.Con
 	if string(now) == string(body) && (last == nil || last.Body == sum) {
 		return d.acked(ctx, site, last)
 	}
-	signed, next, err := d.issue(ctx, site, want, rev, term, last, sum)
+	signed, next, err := d.issue(ctx, site, want, st.Revision, term, last, sum)
 	if err != nil {
 		return err
 	}
@@ -299,8 +300,8 @@ func (d *Distributor) push(ctx context.Context, site string, config *configs.Con
 
 // SiteConfig is the fabric's configuration as one site is to run it: what all
 // share is the fabric's, what concerns the site alone is as the site has it.
-func SiteConfig(fabric, running *configs.Config) (*configs.Config, error) {
-	n := configs.FromConfig(fabric)
+func SiteConfig(network *configs.Network, running *configs.Config) (*configs.Config, error) {
+	n := network.Clone()
 	if err := n.Adopt(running); err != nil {
 		return nil, err
 	}

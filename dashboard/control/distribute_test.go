@@ -131,7 +131,7 @@ func newWorld(t *testing.T, names []string, strangers ...string) *world {
 		w.boxes[name] = &box{store: store, running: c}
 	}
 	now := func() time.Time { return w.clock }
-	if w.plane, err = Open(t.Context(), l, w.boxes["hq"].running, now); err != nil {
+	if w.plane, err = Open(t.Context(), l, configs.FromConfig(w.boxes["hq"].running), now); err != nil {
 		t.Fatal(err)
 	}
 	w.Distributor = NewDistributor(DistributorOptions{
@@ -146,8 +146,8 @@ func (w *world) change(t *testing.T, name string) uint64 {
 	w.clock = w.clock.Add(time.Second)
 	rev, err := w.plane.Commit(t.Context(), auth.Actor{User: "alice"}, Change{
 		Action: "create_namespace", Kind: "namespace", ID: name,
-		Edit: func(c *configs.Config) error {
-			c.Namespaces = append(c.Namespaces[:len(c.Namespaces):len(c.Namespaces)], configs.Namespace{Name: name})
+		Edit: func(n *configs.Network) error {
+			n.Namespaces = append(n.Namespaces, configs.Namespace{Name: name})
 			return nil
 		},
 	})
@@ -222,8 +222,8 @@ func TestDistributeAfterACrash(t *testing.T) {
 	ctx := t.Context()
 	east := w.boxes["east"]
 	w.change(t, "one")
-	config, rev := w.plane.Current()
-	want, err := SiteConfig(config, east.running)
+	st := w.plane.Current()
+	want, err := SiteConfig(st.Network, east.running)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestDistributeAfterACrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, one, err := w.issue(ctx, "east", want, rev, 2, nil, sha256.Sum256(body))
+	first, one, err := w.issue(ctx, "east", want, st.Revision, 2, nil, sha256.Sum256(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestDistributeAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.clock = w.clock.Add(time.Hour)
-	second, two, err := w.issue(ctx, "east", want, rev, 2, last, sha256.Sum256(body))
+	second, two, err := w.issue(ctx, "east", want, st.Revision, 2, last, sha256.Sum256(body))
 	if err != nil || string(first) != string(second) || one.Number != two.Number {
 		t.Errorf("signed twice: %+v, %+v, %v", one, two, err)
 	}
