@@ -36,6 +36,8 @@ type labCmd struct {
 	Seed     uint64        `help:"Seed of all chance; default: a new one, which is printed."`
 	Listen   string        `help:"Where to listen for HTTP verbs that break and heal uplinks; empty: nowhere." default:"127.0.0.1:0"`
 	Idle     bool          `help:"Start no traffic."`
+	Promote  string        `help:"Promote hq to dashboard and listen there: an address, auto (127.0.0.1:8443, or another port if that is taken; of up to 12 sites), or off." default:"auto"`
+	Data     string        `help:"Where history and the dashboard's accounts are kept; default: a directory that goes with the lab." type:"path" placeholder:"DIR"`
 }
 
 // Help teaches kong's --help.
@@ -52,7 +54,10 @@ to quit. From elsewhere:
   curl -X PUT  http://ADDRESS/uplinks/hq.wan0 -d '{"delay_ms":80,"loss":0.05}'
   curl http://ADDRESS/report
 
-A broken uplink is a black hole with its link up, as when a provider fails.`
+A broken uplink is a black hole with its link up, as when a provider fails.
+
+hq is promoted to dashboard: its address and a code for the first login are
+shown. The certificate is its own; compare the fingerprint.`
 }
 
 // Run implements kong's command.
@@ -72,7 +77,13 @@ func (c *labCmd) Run(ctx context.Context, env *Env, log *slog.Logger) error {
 	if !env.Terminal || c.JSON {
 		quiet = log
 	}
-	fabric, err := lab.New(lab.Options{Sites: c.Sites, Uplinks: c.lines(), Seed: c.Seed, Topology: configs.TopologyMode(c.Topology), Logger: quiet})
+	o := lab.Options{Sites: c.Sites, Uplinks: c.lines(), Seed: c.Seed, Topology: configs.TopologyMode(c.Topology), Logger: quiet}
+	board, err := c.dashboard(&o, quiet)
+	if err != nil {
+		return err
+	}
+	defer board.close()
+	fabric, err := lab.New(o)
 	if err != nil {
 		return err
 	}
@@ -96,7 +107,8 @@ func (c *labCmd) Run(ctx context.Context, env *Env, log *slog.Logger) error {
 	if control != nil {
 		group.Go(func() error { return serveControl(run, control, fabric, watch) })
 	}
-	v := &labView{cmd: c, env: env, fabric: fabric, watch: watch, stop: stop, control: control}
+	group.Go(func() error { return board.promote(run, fabric) })
+	v := &labView{cmd: c, env: env, fabric: fabric, watch: watch, stop: stop, control: control, board: board}
 	group.Go(func() error { return v.run(run) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -199,6 +211,7 @@ type labView struct {
 	watch   *lab.Watcher
 	control net.Listener
 	stop    context.CancelFunc
+	board   *labBoard
 }
 
 func (v *labView) run(ctx context.Context) error {
@@ -216,6 +229,7 @@ func (v *labView) run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	told := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -223,6 +237,10 @@ func (v *labView) run(ctx context.Context) error {
 		case k := <-keys:
 			v.key(k)
 		case <-tick.C:
+		}
+		if text := v.board.text(); text != "" && !told && !v.env.Terminal {
+			told = true
+			fmt.Fprint(v.env.Stderr, text)
 		}
 		r, err := v.watch.Report(ctx)
 		if err != nil {
@@ -275,6 +293,7 @@ func (v *labView) draw(r *lab.Report) {
 	if v.control != nil {
 		fmt.Fprintf(&b, "control http://%s   seed %d   letters break and heal, q quits\n", v.control.Addr(), v.cmd.Seed)
 	}
+	b.WriteString(v.board.text())
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nUPLINK\tLINE\tSTATE\tPACKETS\tTRULY LOST")
 	for i, l := range r.Lines[:min(len(r.Lines), maxRows)] {

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -242,4 +243,50 @@ func (c *Console) Blocked(ctx context.Context, since time.Time) (map[string]uint
 			return out, nil
 		}
 	}
+}
+
+// countedFlows bounds how many flows of one talker are counted.
+const countedFlows = 1000
+
+// FlowStats implements dashboard.History. Sums are those that sites make each
+// minute; of a talker at most countedFlows flows are counted.
+func (c *Console) FlowStats(ctx context.Context, from, to time.Time, top int, sees func(site string) bool) (dashboard.FlowStats, error) {
+	var out dashboard.FlowStats
+	totals, err := c.o.Store.FlowTotals("", from.UnixMilli(), to.UnixMilli())
+	if err != nil {
+		return out, err
+	}
+	bytes := map[netip.Addr]uint64{}
+	for i := range totals {
+		t := &totals[i]
+		if sees != nil && !sees(t.Site) {
+			continue
+		}
+		out.Total += t.Flows
+		out.Blocked += t.Blocked
+		out.Bytes += t.Bytes
+		for _, talker := range t.Talkers {
+			bytes[talker.Addr] += talker.Bytes
+		}
+	}
+	for addr, n := range bytes {
+		out.Talkers = append(out.Talkers, dashboard.Talker{Source: addr, Bytes: n})
+	}
+	slices.SortFunc(out.Talkers, func(a, b dashboard.Talker) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), a.Source.Compare(b.Source))
+	})
+	out.Talkers = out.Talkers[:min(top, len(out.Talkers))]
+	for i := range out.Talkers {
+		if err := ctx.Err(); err != nil {
+			return out, err
+		}
+		flows, _, err := c.o.Store.Flows(store.FlowFilter{
+			Src: out.Talkers[i].Source, From: from.UnixMilli(), To: to.UnixMilli(), Latest: true,
+		}, store.Page{Limit: countedFlows})
+		if err != nil {
+			return out, err
+		}
+		out.Talkers[i].Flows = uint64(len(flows))
+	}
+	return out, nil
 }

@@ -44,6 +44,11 @@ type Options struct {
 	// Dir is where the sites' nodes keep history, each in a directory of its
 	// own. Without it there are no nodes.
 	Dir string
+	// Board is how a promoted site's dashboard is made, over its directory; nil:
+	// there is none. All sites have joined the first one's root.
+	Board func(site, dir string) appliance.BoardOptions
+
+	root *configs.RootKey // the first site's
 }
 
 // Line is one kind of access line.
@@ -115,6 +120,7 @@ func New(o Options) (*Fabric, error) {
 		}
 	}
 	f := &Fabric{lines: o.Uplinks}
+	o.root = configs.GenerateRootKey()
 	plan, keys := o.plan()
 	sockets, err := openUplinks(plan)
 	if err != nil {
@@ -234,8 +240,15 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 		}
 		opener.binds[uplink] = bind
 	}
+	if i == 0 {
+		s.key = o.root
+	}
+	kept, err := s.keepRevisions(o)
+	if err != nil {
+		return nil, err
+	}
 	if s.Edge, err = appliance.NewEdge(appliance.EdgeOptions{
-		Opener: opener, Logger: s.log, Batch: labBatch, SigningKey: s.key.Public(),
+		Opener: opener, Store: kept, Logger: s.log, Batch: labBatch, SigningKey: s.key.Public(),
 	}); err != nil {
 		return nil, err
 	}
@@ -244,11 +257,28 @@ func (o *Options) build(i int, plan []configs.Site, keys map[configs.Key]configs
 	}
 	s.Client = appliance.NewEdgeClientFunc(s.socket.Dial)
 	if o.Dir != "" {
-		if err := s.equipNode(filepath.Join(o.Dir, name)); err != nil {
+		if err := s.equipNode(filepath.Join(o.Dir, name), o.Board); err != nil {
 			return nil, err
 		}
 	}
+	if kept != nil {
+		return s, s.Edge.Reload()
+	}
 	return s, s.Edge.ApplyConfig(1, checked)
+}
+
+// keepRevisions gives a site with a directory its two revisions on disk, as an
+// appliance has that joined the first site's root.
+func (s *Site) keepRevisions(o *Options) (*configs.Store, error) {
+	if o.Dir == "" {
+		return nil, nil
+	}
+	kept, damage, err := configs.OpenStore(filepath.Join(o.Dir, s.Name, "edge"), s.config.Fabric, s.Name, s.key.Public(), o.root.Public())
+	if err := errors.Join(err, damage); err != nil {
+		return nil, err
+	}
+	_, err = kept.Issue(s.config, s.key, time.Now())
+	return kept, err
 }
 
 // voiceByPort is the built-in voice class, chosen by the port of the lab's calls

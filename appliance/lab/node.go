@@ -7,16 +7,15 @@ import (
 	"net"
 	"os"
 	"sync"
-	"time"
 
 	"patronus/appliance"
-	"patronus/configs"
 )
 
 // nodeState is a site's node, which may be killed and revived while its edge
 // goes on.
 type nodeState struct {
-	dir string
+	dir   string
+	board func(site, dir string) appliance.BoardOptions
 
 	mu      sync.Mutex
 	node    *appliance.Node
@@ -26,12 +25,13 @@ type nodeState struct {
 	dead, revive chan struct{}
 }
 
-// equipNode gives a site a node that keeps its history in dir.
-func (s *Site) equipNode(dir string) error {
+// equipNode gives a site a node that keeps its history in dir, and a dashboard
+// if board is not nil.
+func (s *Site) equipNode(dir string, board func(site, dir string) appliance.BoardOptions) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	s.node = &nodeState{dir: dir, control: newMemoryListener(), dead: make(chan struct{}), revive: make(chan struct{})}
+	s.node = &nodeState{dir: dir, board: board, control: newMemoryListener(), dead: make(chan struct{}), revive: make(chan struct{})}
 	s.NodeClient = appliance.NewNodeClientFunc(func(ctx context.Context) (net.Conn, error) {
 		s.node.mu.Lock()
 		l := s.node.control
@@ -57,7 +57,11 @@ func (s *Site) runNode(ctx context.Context) error {
 	n := s.node
 	for {
 		run, kill := context.WithCancelCause(ctx)
-		node := appliance.NewNode(appliance.NodeOptions{Edge: s.Client, Dir: n.dir, Logger: s.log})
+		o := appliance.NodeOptions{Edge: s.Client, Dir: n.dir, Logger: s.log}
+		if n.board != nil {
+			o.Dashboard = appliance.NewBoard(n.board(s.Name, n.dir)).Run
+		}
+		node := appliance.NewNode(o)
 		n.mu.Lock()
 		n.node, n.kill = node, kill
 		control := n.control
@@ -99,16 +103,6 @@ func (s *Site) ReviveNode() { s.node.revive <- struct{}{} }
 // Promote makes the site's appliance a dashboard, or demotes it, as somebody
 // with access to its key does.
 func (s *Site) Promote(ctx context.Context, dashboard bool) error {
-	role, err := s.NodeClient.Role(ctx)
-	if err != nil {
-		return err
-	}
-	t := configs.Term{
-		Fabric: role.Fabric, Site: s.Name, By: s.Name, Number: role.Highest + 1, Dashboard: dashboard, IssuedAt: time.Now().UTC(),
-	}
-	signed, err := t.Sign(s.key)
-	if err != nil {
-		return err
-	}
-	return s.NodeClient.Declare(ctx, signed)
+	_, err := appliance.Promote(ctx, s.NodeClient, s.key, dashboard)
+	return err
 }
