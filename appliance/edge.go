@@ -41,12 +41,13 @@ type EdgeOptions struct {
 	Prepare func(*configs.Config) error
 	Batch   int
 	Flows   configs.Flows
+	Elastic bool // see netstack.Options
 }
 
 // NewEdge builds an edge; it touches nothing yet.
 func NewEdge(o EdgeOptions) (*Edge, error) {
 	e := &Edge{store: o.Store, log: o.Logger, prepare: o.Prepare, telemetry: newTelemetry(telemetryRing)}
-	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows})
+	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows, Elastic: o.Elastic})
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +179,11 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 		return err
 	}
 	m := &machine{broker: broker}
-	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, Flows: cfg.Flows})
+	e, err := NewEdge(EdgeOptions{
+		Opener: m, Store: store, Logger: log, Prepare: m.prepare, Flows: cfg.Flows,
+		// Who sets GOMAXPROCS has decided.
+		Elastic: os.Getenv("GOMAXPROCS") == "",
+	})
 	if err != nil {
 		return err
 	}
