@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"patronus/netstack/packet"
+	"patronus/netstack/tunnel"
 )
 
 // readPort reads a LAN port until it closes. It is the only reader of the
@@ -19,6 +21,7 @@ func (e *Engine) readPort(ctx context.Context, p *portState) error {
 		if n > 0 {
 			e.toWAN(o, bufs[:n])
 			clear(bufs[:n])
+			o.await()
 		}
 		switch {
 		case err == nil:
@@ -40,10 +43,30 @@ type outbound struct {
 	run    run
 	out    outlet
 	answer []byte
+	super  *tunnel.Tunnel // where the last superpacket went
+	expiry *time.Timer
+}
+
+// patience is how long a port is not read while a tunnel is behind: what other
+// packets, which may be urgent, wait for in the worst case.
+const patience = 4 * time.Millisecond
+
+// await gives a tunnel that is behind time to catch up.
+func (o *outbound) await() {
+	t := o.super
+	o.super = nil
+	if t == nil || !t.Pressed() {
+		return
+	}
+	o.expiry.Reset(patience)
+	t.Await(o.expiry.C)
+	o.expiry.Stop()
 }
 
 func newOutbound(e *Engine, p *portState) *outbound {
-	return &outbound{engine: e, port: p, out: newOutlet(ToWAN, e.batch), answer: make([]byte, 0, 2048)}
+	expiry := time.NewTimer(patience)
+	expiry.Stop()
+	return &outbound{engine: e, port: p, out: newOutlet(ToWAN, e.batch), answer: make([]byte, 0, 2048), expiry: expiry}
 }
 
 // toWAN takes a batch from a LAN port. It owns the buffers.
@@ -151,6 +174,9 @@ func (e *Engine) pass(o *outbound, b *packet.Buffer, d *decision) {
 	if d.to.kind == routeLAN {
 		o.out.own(b, d.to)
 		return
+	}
+	if d.to.kind == routeSite && b.GSO.Size > 0 {
+		o.super = d.path.uplink.tunnel
 	}
 	e.transmit(ToWAN, o.snap, d, b)
 }

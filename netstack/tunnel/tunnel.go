@@ -285,6 +285,17 @@ func (t *Tunnel) enqueue(p *Peer, e entry, class uint8) bool {
 	return true
 }
 
+// Pressed reports whether so many superpackets are ready for the device that
+// who reads them should wait for it: it is behind for want of processor time,
+// not of a peer's session or window.
+func (t *Tunnel) Pressed() bool { return t.queue.pressed() }
+
+// Await returns when the tunnel is not Pressed any more, or when expired
+// fires. Superpackets that wait in the kernel hold their senders back (TCP
+// small queues), are not cold when they are cut at last, and fill no queue
+// here that would have to drop them.
+func (t *Tunnel) Await(expired <-chan time.Time) { t.queue.await(expired) }
+
 // SetMTU changes Options.MTU of a running tunnel.
 func (t *Tunnel) SetMTU(mtu int) { t.shim.setMTU(mtu) }
 
