@@ -66,6 +66,7 @@ type EdgeOptions struct {
 	SigningKey ed25519.PublicKey
 	Batch      int
 	Flows      configs.Flows
+	Elastic    bool // see netstack.Options
 }
 
 // NewEdge builds an edge; it touches nothing yet.
@@ -74,7 +75,7 @@ func NewEdge(o EdgeOptions) (*Edge, error) {
 		store: o.Store, log: o.Logger, prepare: o.Prepare, roots: o.Roots, telemetry: newTelemetry(telemetryRing),
 		boot: rand.Text(), signing: o.SigningKey,
 	}
-	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows})
+	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows, Elastic: o.Elastic})
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +238,11 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 		return err
 	}
 	m := &machine{broker: broker}
-	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, SigningKey: readable[0], Roots: roots, Flows: cfg.Flows})
+	e, err := NewEdge(EdgeOptions{
+		Opener: m, Store: store, Logger: log, Prepare: m.prepare, SigningKey: readable[0], Roots: roots, Flows: cfg.Flows,
+		// Who sets GOMAXPROCS has decided.
+		Elastic: os.Getenv("GOMAXPROCS") == "",
+	})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -52,15 +53,19 @@ type Options struct {
 	Flows configs.Flows
 	// BatchSize is how many packets move together; 0 means 128.
 	BatchSize int
+	// Elastic adapts GOMAXPROCS to the load, between 1 and what it was when the
+	// engine starts. For a process that does nothing but forward.
+	Elastic bool
 }
 
 // Engine forwards packets between LAN ports and tunnels. All methods are safe
 // for concurrent use; Apply calls are serialised.
 type Engine struct {
-	opener Opener
-	log    *slog.Logger
-	sink   func(Event)
-	batch  int
+	opener  Opener
+	log     *slog.Logger
+	sink    func(Event)
+	batch   int
+	elastic bool
 
 	snapshot   atomic.Pointer[snapshot]
 	pathList   atomic.Pointer[[]*pathState] // by index: what flows are bound to; nil entries are free
@@ -99,7 +104,7 @@ func New(o Options) (*Engine, error) {
 
 func newEngine(o Options, host *stackHost) *Engine {
 	e := &Engine{
-		opener: o.Opener, log: o.Logger, sink: o.Sink, batch: o.BatchSize, host: host,
+		opener: o.Opener, log: o.Logger, sink: o.Sink, batch: o.BatchSize, elastic: o.Elastic, host: host,
 		base: time.Now(), tunnels: map[string]*uplinkState{}, ports: map[string]*portState{},
 		devices: map[configs.Key]*deviceState{},
 	}
@@ -156,6 +161,10 @@ func (e *Engine) start(ctx context.Context, group *errgroup.Group) {
 	e.mu.Unlock()
 	group.Go(func() error { return e.prober.run(ctx) })
 	group.Go(func() error { return e.tick(ctx) })
+	if e.elastic {
+		p := processors{most: runtime.GOMAXPROCS(0), use: 1}
+		group.Go(func() error { return p.scale(ctx) })
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		e.close()

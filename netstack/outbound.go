@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"patronus/netstack/capture"
 	"patronus/netstack/packet"
+	"patronus/netstack/tunnel"
 )
 
 // readPort reads a LAN port until it closes. It is the only reader of the
@@ -20,6 +22,7 @@ func (e *Engine) readPort(ctx context.Context, p *portState) error {
 		if n > 0 {
 			e.toWAN(o, bufs[:n])
 			clear(bufs[:n])
+			o.await()
 		}
 		switch {
 		case err == nil:
@@ -42,10 +45,30 @@ type outbound struct {
 	out    outlet
 	answer []byte
 	taps   []*capture.Tap
+	super  *tunnel.Tunnel // where the last superpacket went
+	expiry *time.Timer
+}
+
+// patience is how long a port is not read while a tunnel is behind: what other
+// packets, which may be urgent, wait for in the worst case.
+const patience = 4 * time.Millisecond
+
+// await gives a tunnel that is behind time to catch up.
+func (o *outbound) await() {
+	t := o.super
+	o.super = nil
+	if t == nil || !t.Pressed() {
+		return
+	}
+	o.expiry.Reset(patience)
+	t.Await(o.expiry.C)
+	o.expiry.Stop()
 }
 
 func newOutbound(e *Engine, p *portState) *outbound {
-	return &outbound{engine: e, port: p, out: newOutlet(ToWAN, e.batch), answer: make([]byte, 0, 2048)}
+	expiry := time.NewTimer(patience)
+	expiry.Stop()
+	return &outbound{engine: e, port: p, out: newOutlet(ToWAN, e.batch), answer: make([]byte, 0, 2048), expiry: expiry}
 }
 
 // toWAN takes a batch from a LAN port. It owns the buffers.
@@ -157,6 +180,9 @@ func (e *Engine) pass(o *outbound, b *packet.Buffer, d *decision) {
 	if d.to.kind == routeLAN {
 		o.out.own(b, d.to)
 		return
+	}
+	if d.to.kind == routeSite && b.GSO.Size > 0 {
+		o.super = d.path.uplink.tunnel
 	}
 	e.transmit(ToWAN, o.snap, d, b)
 }

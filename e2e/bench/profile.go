@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,6 +53,33 @@ func Profile(ctx context.Context, o Options, row string, load Load, dir string) 
 		return c.profile(ctx, load, dir)
 	}
 	return fmt.Errorf("no row %q", row)
+}
+
+// Hold builds the named rows, prints the namespaces of each, and keeps them
+// until ctx ends, for tools of one's own.
+func Hold(ctx context.Context, o Options, out io.Writer) error {
+	tmp, err := os.MkdirTemp("", "patronus-hold-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o711); err != nil {
+		return err
+	}
+	for _, c := range contenders(o.Binaries) {
+		if !slices.Contains(o.Only, c.name) {
+			continue
+		}
+		defer c.world.close()
+		if err := c.prepare(ctx, tmp); err != nil {
+			c.world.logs(o.Logs)
+			return err
+		}
+		w := &c.world
+		fmt.Fprintf(out, "%s: hosts %s %s, gateways %s %s, %s:%d\n", c.name, w.a.host, w.b.host, w.a.gateway, w.b.gateway, c.address(), iperfPort)
+	}
+	<-ctx.Done()
+	return nil
 }
 
 func (c *contender) profile(ctx context.Context, load Load, dir string) error {

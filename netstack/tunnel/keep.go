@@ -77,7 +77,7 @@ func (q *queue) tend(now, wall int64) (shut []*Peer, again bool) {
 		}
 		switch {
 		case waiting == 0:
-			f.blocked = false
+			q.clear(f)
 			continue
 		case q.allowance(f) > 0:
 			q.unblock(p)

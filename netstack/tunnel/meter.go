@@ -62,6 +62,8 @@ type meter struct {
 	index     indexTable
 	exchanges exchanges
 	count     counters
+	// receivers is how many ReceiveFuncs the Bind has.
+	receivers atomic.Int32
 }
 
 func newMeter(t *Tunnel, bind conn.Bind, self configs.Key) *meter {
@@ -75,7 +77,9 @@ func newMeter(t *Tunnel, bind conn.Bind, self configs.Key) *meter {
 // Open opens the Bind and puts the meter before its functions.
 func (m *meter) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	fns, port, err := m.Bind.Open(port)
+	m.receivers.Store(int32(len(fns)))
 	for i, fn := range fns {
+		fn = limited(fn, m.t.room)
 		fns[i] = func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 			n, err := fn(bufs, sizes, eps)
 			m.received(bufs[:n], sizes[:n], eps[:n])
@@ -199,9 +203,12 @@ func (m *meter) Send(bufs [][]byte, ep conn.Endpoint) error {
 		m.count.sentKeepalives.Add(n)
 	default:
 		m.count.sentTransport.Add(n)
-		if id, ok := readTag(b); ok {
+		if id, ok := readTag(b, m.t.room); ok {
 			p = m.t.peerByID(id)
 		}
+	}
+	if m.t.room > 0 {
+		clip(bufs)
 	}
 	err := m.Bind.Send(bufs, ep)
 	if err != nil {

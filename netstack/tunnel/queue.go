@@ -32,6 +32,9 @@ const (
 	// quantum is what a peer may send in Rest before others have their turn:
 	// about one UDP GSO message.
 	quantum = 64 << 10
+	// pressedAt is how many superpackets may be ready for the device before
+	// whoever reads more of them is asked to wait: see Tunnel.Await.
+	pressedAt = 8
 )
 
 type limits struct {
@@ -45,6 +48,7 @@ type queue struct {
 	limits
 	wake      chan struct{} // capacity 1: Read sleeps on it
 	attention chan struct{} // capacity 1: some peer is blocked; Run sleeps on it
+	relief    chan struct{} // capacity 1: not pressed any more; readers sleep on it
 
 	// reading is held while planned buffers are copied. Whoever releases
 	// queued buffers takes it before mu.
@@ -53,6 +57,8 @@ type queue struct {
 	mu       sync.Mutex
 	lists    [bands]list
 	bytes    int
+	supers   int // superpackets of peers that are not blocked
+	awaiting int // readers that sleep on relief
 	staged   int // packets of peers without a session in the device
 	blocked  []*Peer
 	sleeping bool
@@ -85,6 +91,7 @@ type lane struct {
 type flight struct {
 	lanes   [bands]lane
 	bytes   int
+	supers  int   // superpackets queued
 	packets int   // in the device, between Read and Bind.Send
 	staged  int   // of these, placed while not open
 	open    bool  // a session is known to exist
@@ -96,7 +103,7 @@ type flight struct {
 }
 
 func newQueue(l limits) *queue {
-	return &queue{limits: l, wake: make(chan struct{}, 1), attention: make(chan struct{}, 1)}
+	return &queue{limits: l, wake: make(chan struct{}, 1), attention: make(chan struct{}, 1), relief: make(chan struct{}, 1)}
 }
 
 // push appends e. It reports false, and leaves e with the caller, if there is
@@ -111,6 +118,9 @@ func (q *queue) push(p *Peer, band uint8, e entry) bool {
 	}
 	f.bytes += size
 	q.bytes += size
+	if e.b.GSO.Size > 0 {
+		q.count(f, 1)
+	}
 	l := &f.lanes[band]
 	l.ring.push(e)
 	if !f.blocked && !l.listed {
@@ -179,6 +189,9 @@ func (q *queue) plan(jobs []job, slots int, now int64) ([]job, bool) {
 		slots += share
 	}
 	q.sleeping = len(jobs) == 0
+	if q.awaiting > 0 && q.supers < pressedAt/2 {
+		notify(q.relief)
+	}
 	return jobs, true
 }
 
@@ -262,6 +275,7 @@ func (q *queue) block(p *Peer) {
 		return
 	}
 	p.flight.blocked = true
+	q.supers -= p.flight.supers
 	if !p.flight.noted {
 		p.flight.noted = true
 		q.blocked = append(q.blocked, p)
@@ -273,7 +287,7 @@ func (q *queue) block(p *Peer) {
 // q.blocked; keep drops it.
 func (q *queue) unblock(p *Peer) {
 	f := &p.flight
-	f.blocked = false
+	q.clear(f)
 	for band := range f.lanes {
 		if l := &f.lanes[band]; l.ring.n > 0 && !l.listed && !f.removed {
 			l.listed = true
@@ -338,6 +352,53 @@ func (q *queue) forget(l *lane, e *entry) {
 	size := e.b.Cap()
 	l.p.flight.bytes -= size
 	q.bytes -= size
+	if e.b.GSO.Size > 0 {
+		q.count(&l.p.flight, -1)
+	}
+}
+
+// count adds n to the peer's superpackets.
+func (q *queue) count(f *flight, n int) {
+	f.supers += n
+	if !f.blocked {
+		q.supers += n
+	}
+}
+
+// clear ends a peer's being blocked.
+func (q *queue) clear(f *flight) {
+	if f.blocked {
+		f.blocked = false
+		q.supers += f.supers
+	}
+}
+
+// pressed reports whether the device has superpackets enough before it.
+func (q *queue) pressed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.supers >= pressedAt
+}
+
+// await sleeps until the device has caught up, or expired fires.
+func (q *queue) await(expired <-chan time.Time) {
+	q.mu.Lock()
+	if q.supers < pressedAt || q.closed {
+		q.mu.Unlock()
+		return
+	}
+	q.awaiting++
+	q.mu.Unlock()
+	select {
+	case <-q.relief:
+	case <-expired:
+	}
+	q.mu.Lock()
+	q.awaiting--
+	if q.awaiting > 0 && q.supers < pressedAt/2 {
+		notify(q.relief) // to the next one
+	}
+	q.mu.Unlock()
 }
 
 // remove drops everything queued for p, for good.
@@ -377,6 +438,7 @@ func (q *queue) close() {
 	defer q.mu.Unlock()
 	q.closed = true
 	notify(q.wake)
+	notify(q.relief)
 	for band := range q.lists {
 		for l := q.lists[band].head; l != nil; l = l.next {
 			q.drop(l, func(*entry) bool { return true })

@@ -71,7 +71,7 @@ func TestQueueLosesNothing(t *testing.T) {
 				if !seen[p.id] {
 					seen[p.id] = true
 					sealed := bufs[i][:headerLen+sizes[i]+sealMin]
-					if id, ok := readTag(sealed); !ok || id != p.id {
+					if id, ok := readTag(sealed, 0); !ok || id != p.id {
 						t.Fatalf("tag %d %v of peer %d", id, ok, p.id)
 					}
 				}
@@ -194,7 +194,7 @@ func TestTagSurvivesSealing(t *testing.T) {
 			for i := range sealed {
 				sealed[i] = 0xff
 			}
-			if id, ok := readTag(sealed); !ok || id != uint32(n) {
+			if id, ok := readTag(sealed, 0); !ok || id != uint32(n) {
 				t.Fatalf("%d bytes, padding %d: %d %v", n, pad, id, ok)
 			}
 		}
@@ -206,7 +206,7 @@ func FuzzReadTag(f *testing.F) {
 	f.Add(make([]byte, 3000), 100)
 	f.Fuzz(func(t *testing.T, b []byte, n int) {
 		if n >= 0 && n <= len(b) {
-			readTag(b[:n:len(b)])
+			readTag(b[:n:len(b)], 0)
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 func (p *port) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	r := &p.rx
 	for errs := 0; ; {
-		if n := r.give(bufs, sizes, eps); n > 0 {
+		if n := r.give(bufs, sizes, eps, &p.u.count); n > 0 {
 			return n, nil
 		}
 		s := p.sock.Load()

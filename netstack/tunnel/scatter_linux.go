@@ -10,10 +10,10 @@ import (
 )
 
 const (
-	// lonely is how many messages one call takes while the kernel merges none:
-	// each into one buffer, which holds any datagram.
+	// lonely is how many messages one call takes while the kernel merges none,
+	// each into one buffer.
 	lonely = 64
-	// overflowLen is what may follow behind the scattered segments of a message.
+	// overflowLen is what may follow behind the buffers of a message.
 	overflowLen = 64 << 10
 	// forgetAfter: the segment size of larger runs is kept for so many calls
 	// without one, so that runs of acknowledgements do not displace it.
@@ -34,14 +34,16 @@ type receiver struct {
 	iovs     []unix.Iovec
 	names    []sockaddr
 	controls [][controlLen]byte
-	overflow [][]byte // one for each scattered message
+	overflow [][]byte // one for each message
 	spread   int      // scattered messages in a call
 	segments int      // buffers for each of them
 
 	// width is the length of each scattered buffer; 0: one whole buffer for a
 	// message. unseen counts the calls without a run of that width.
 	width, unseen int
-	scatters      bool // the layout of this call
+	// The layout of this call: each message has so many buffers of so many
+	// bytes, and what follows goes to its overflow.
+	each, wide int
 
 	want, count int // messages asked for, and got
 	errno       syscall.Errno
@@ -71,7 +73,7 @@ func (r *receiver) init(batch int) {
 	r.msgs = make([]mmsghdr, n)
 	r.names = make([]sockaddr, n)
 	r.controls = make([][controlLen]byte, n)
-	r.iovs = make([]unix.Iovec, max(n, r.spread*(r.segments+1)))
+	r.iovs = make([]unix.Iovec, max(2*n, r.spread*(r.segments+1)))
 	r.sources = make(map[sockaddr]*endpoint)
 	r.read = r.recvmmsg
 }
@@ -81,34 +83,37 @@ func (r *receiver) lay(bufs [][]byte, s *socket) {
 	if r.sock != s {
 		r.sock, r.drops, r.width = s, 0, 0
 	}
-	r.scatters = r.width > 0 && s.merges && len(bufs) >= r.spread*r.segments
-	if !r.scatters {
-		r.want = min(len(bufs), len(r.msgs))
-		for i := range r.want {
-			r.iovs[i].Base = unsafe.SliceData(bufs[i])
-			r.iovs[i].SetLen(len(bufs[i]))
-			r.message(i, i, 1)
-		}
-		return
+	r.want, r.each, r.wide = min(len(bufs), len(r.msgs)), 1, len(bufs[0])
+	if r.width > 0 && r.width <= len(bufs[0]) && s.merges && len(bufs) >= r.spread*r.segments {
+		r.want, r.each, r.wide = r.spread, r.segments, r.width
 	}
+	spills := r.each*r.wide < maxMessage
+	for m := range r.want {
+		first := m * (r.each + 1)
+		iovs := r.iovs[first:][:r.each+1]
+		for j := range r.each {
+			iovs[j].Base = unsafe.SliceData(bufs[m*r.each+j])
+			iovs[j].SetLen(r.wide)
+		}
+		n := r.each
+		if spills {
+			iovs[n].Base = unsafe.SliceData(r.spill(m))
+			iovs[n].SetLen(overflowLen)
+			n++
+		}
+		r.message(m, first, n)
+	}
+}
+
+// spill is the overflow of message m.
+func (r *receiver) spill(m int) []byte {
 	if r.overflow == nil {
-		r.overflow = make([][]byte, r.spread)
-		for i := range r.overflow {
-			r.overflow[i] = make([]byte, overflowLen)
-		}
+		r.overflow = make([][]byte, len(r.msgs))
 	}
-	r.want = r.spread
-	for m := range r.spread {
-		first := m * (r.segments + 1)
-		iovs := r.iovs[first:][:r.segments+1]
-		for j := range r.segments {
-			iovs[j].Base = unsafe.SliceData(bufs[m*r.segments+j])
-			iovs[j].SetLen(r.width)
-		}
-		iovs[r.segments].Base = unsafe.SliceData(r.overflow[m])
-		iovs[r.segments].SetLen(overflowLen)
-		r.message(m, first, r.segments+1)
+	if r.overflow[m] == nil {
+		r.overflow[m] = make([]byte, overflowLen)
 	}
+	return r.overflow[m]
 }
 
 func (r *receiver) message(m, first, n int) {
@@ -149,17 +154,14 @@ func (r *receiver) split(bufs [][]byte, sizes []int, eps []conn.Endpoint, count 
 		} else {
 			widest, hit = max(widest, seg), hit || seg == r.width
 		}
-		first, room := m, 1
-		if r.scatters {
-			first, room = m*r.segments, r.segments
-		}
-		if !r.fits(size, seg, room) {
+		first := m * r.each
+		if !r.fits(size, seg) {
 			widest = max(widest, r.relay(m, bufs, count))
-			used = first + r.give(bufs[first:], sizes[first:], eps[first:])
+			used = first + r.give(bufs[first:], sizes[first:], eps[first:], count)
 			break
 		}
 		end := r.endpoint(m)
-		for j := range room {
+		for j := range r.each {
 			n := min(seg, size)
 			sizes[first+j], eps[first+j] = n, end
 			if size -= n; n > 0 {
@@ -175,15 +177,12 @@ func (r *receiver) split(bufs [][]byte, sizes []int, eps []conn.Endpoint, count 
 }
 
 // fits reports whether a message of size bytes in segments of seg lies in its
-// room buffers the way it should.
-func (r *receiver) fits(size, seg, room int) bool {
-	switch {
-	case !r.scatters:
-		return seg == size
-	case size <= r.width:
+// buffers the way it should.
+func (r *receiver) fits(size, seg int) bool {
+	if size <= r.wide {
 		return seg == size
 	}
-	return seg == r.width && size <= room*seg
+	return seg == r.wide && size <= r.each*seg
 }
 
 // learn chooses the next layout from the widest run of this call; hit says
@@ -224,23 +223,27 @@ func (r *receiver) relay(m int, bufs [][]byte, count *udpCounters) (widest int) 
 
 // collect appends the size bytes of message m to spare.
 func (r *receiver) collect(m, size int, bufs [][]byte) {
-	if !r.scatters {
-		r.spare = append(r.spare, bufs[m][:size]...)
-		return
-	}
-	for _, b := range bufs[m*r.segments:][:r.segments] {
-		n := min(size, r.width)
+	for _, b := range bufs[m*r.each:][:r.each] {
+		n := min(size, r.wide)
 		r.spare = append(r.spare, b[:n]...)
 		size -= n
 	}
-	r.spare = append(r.spare, r.overflow[m][:size]...)
+	if size > 0 {
+		r.spare = append(r.spare, r.overflow[m][:size]...)
+	}
 }
 
-// give moves relaid datagrams into bufs and returns how many.
-func (r *receiver) give(bufs [][]byte, sizes []int, eps []conn.Endpoint) int {
+// give moves relaid datagrams into bufs and returns how many. One that is
+// longer than a buffer becomes empty.
+func (r *receiver) give(bufs [][]byte, sizes []int, eps []conn.Endpoint, count *udpCounters) int {
 	n := min(len(bufs), len(r.relaid)-r.given)
 	for i, d := range r.relaid[r.given:][:n] {
-		sizes[i], eps[i] = copy(bufs[i], r.spare[d.from:d.to]), d.end
+		sizes[i], eps[i] = 0, d.end
+		if d.to-d.from <= len(bufs[i]) {
+			sizes[i] = copy(bufs[i], r.spare[d.from:d.to])
+		} else {
+			count.tooLong.Add(1)
+		}
 	}
 	r.given += n
 	if r.given == len(r.relaid) {

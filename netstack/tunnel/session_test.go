@@ -360,6 +360,7 @@ func TestRoaming(t *testing.T) {
 		a, b, ma, mb := memoryPair(t, &got, &arrivals{}, nil)
 		a.run(t)
 		b.run(t)
+		synctest.Wait() // both are up
 		a.Send(a.peer, buffer(udpPacket(100, 0)), Rest)
 		time.Sleep(time.Second)
 		moved := netip.MustParseAddrPort("198.51.100.7:4500")

@@ -17,8 +17,9 @@ type shim struct {
 	t       *Tunnel
 	mtu     atomic.Int32
 	jobs    []job
-	round   uint64    // number of the batch
-	inbound sync.Pool // *[]Inbound
+	round   uint64        // number of the batch
+	inbound sync.Pool     // *[]Inbound
+	ready   chan struct{} // closed when the device may make buffers
 
 	mu     sync.Mutex
 	events chan tun.Event
@@ -30,7 +31,7 @@ type shim struct {
 const headerLen = device.MessageTransportHeaderSize
 
 func newShim(t *Tunnel) *shim {
-	s := &shim{t: t, events: make(chan tun.Event, 4), jobs: make([]job, 0, MaxBatchSize)}
+	s := &shim{t: t, events: make(chan tun.Event, 4), ready: make(chan struct{}), jobs: make([]job, 0, MaxBatchSize)}
 	s.mtu.Store(int32(t.o.MTU))
 	s.inbound.New = func() any {
 		in := make([]Inbound, 0, MaxBatchSize)
@@ -77,9 +78,10 @@ func (s *shim) place(j *job, bufs [][]byte, sizes []int, offset int) (n int) {
 	info := &j.e.b.Info
 	tx, bytes, void := p.count.txPackets.Load(), 0, 0
 	for ; n < j.take; n++ {
-		b := bufs[n][:len(bufs[n])-tailRoom]
+		room := view(bufs[n], s.t.room)
+		b := room[:len(room)-tailRoom]
 		length, ok := j.seg.Next(b[offset+outer:])
-		if !ok { // longer than any datagram
+		if !ok { // longer than any datagram, or than Options.MTU allows for
 			sizes[n] = 0
 			void++
 			continue
@@ -95,7 +97,7 @@ func (s *shim) place(j *job, bufs [][]byte, sizes []int, offset int) (n int) {
 		sizes[n] = outer + length
 		if p.round != s.round {
 			p.round = s.round
-			putTag(bufs[n], offset+outer+length, p.id)
+			putTag(room, offset+outer+length, p.id)
 		}
 	}
 	p.count.txPackets.Store(tx)
@@ -166,8 +168,12 @@ func (s *shim) File() *os.File { return nil }
 // Events is closed by Close.
 func (s *shim) Events() <-chan tun.Event { return s.events }
 
-// BatchSize is Options.BatchSize.
-func (s *shim) BatchSize() int { return s.t.o.BatchSize }
+// BatchSize is Options.BatchSize. The device's reading goroutine asks for it
+// before it takes buffers: it has to wait for the slots.
+func (s *shim) BatchSize() int {
+	<-s.ready
+	return s.t.o.BatchSize
+}
 
 // Close ends Read. It may be called more than once.
 func (s *shim) Close() error {

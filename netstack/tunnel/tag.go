@@ -28,10 +28,13 @@ func putTag(buf []byte, end int, id uint32) {
 	}
 }
 
-// readTag finds the tag behind a sealed message in its buffer, up to its
-// capacity.
-func readTag(sealed []byte) (id uint32, ok bool) {
+// readTag finds the tag behind a sealed message in its buffer, which ends with
+// its capacity, or after room bytes if that is not 0.
+func readTag(sealed []byte, room int) (id uint32, ok bool) {
 	buf := sealed[:cap(sealed)]
+	if room > 0 && len(sealed) <= room && room <= len(buf) {
+		buf = buf[:room]
+	}
 	at := len(buf) - tagLen
 	if len(sealed) <= tagNear && len(buf) >= tagNearTo {
 		at = tagNear

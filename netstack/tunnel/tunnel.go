@@ -77,7 +77,9 @@ type Options struct {
 	PathAddress netip.Addr
 	// MTU is the device's, bytes of plaintext with the outer header: messages
 	// are padded to 16 bytes, but not above it, so that with 1420 none exceeds
-	// 1500 bytes outside. It limits nothing else. 0 means DefaultMTU.
+	// 1500 bytes outside. 0 means DefaultMTU. Up to 1992 the device works in
+	// buffers of 2 KB, and longer messages are dropped both ways; above, or with
+	// a BatchSize below 32, in buffers of 64 KB, and it limits nothing else.
 	MTU  int
 	Bind conn.Bind
 	// BatchSize is the most packets handed to and from the device at once, at
@@ -107,6 +109,8 @@ type Tunnel struct {
 	meter *meter
 	queue *queue
 	local [4]byte // Options.PathAddress
+	slots *slots  // nil: the device makes its buffers
+	room  int     // what may be used of a buffer; 0: all of it
 
 	config sync.Mutex // held while peers are added and removed
 	ids    uint32     // guarded by config
@@ -171,7 +175,15 @@ func New(o Options) (*Tunnel, error) {
 	})
 	t.meter = newMeter(t, o.Bind, configs.Key(key.PublicKey().Bytes()))
 	t.shim = newShim(t)
+	if slotsFit(&o) {
+		t.room = slotLen
+	}
 	t.dev = device.NewDevice(t.shim, t.meter, deviceLogger(o.Logger, o.Name))
+	if t.room > 0 {
+		t.slots = &slots{dev: t.dev}
+		t.slots.supply(slotCount)
+	}
+	close(t.shim.ready)
 	if err := t.dev.SetPrivateKey(o.PrivateKey); err != nil {
 		t.dev.Close()
 		return nil, fmt.Errorf("tunnel: private key: %w", err)
@@ -193,6 +205,13 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	t.queue.start()
 	tick := time.NewTicker(keepInterval)
 	defer tick.Stop()
+	var idle <-chan time.Time
+	if t.slots != nil {
+		ticker := time.NewTicker(slotInterval)
+		defer ticker.Stop()
+		idle = ticker.C
+	}
+	var again <-chan time.Time // tick's, while some peer is blocked
 	for {
 		select {
 		case <-ctx.Done():
@@ -204,18 +223,24 @@ func (t *Tunnel) Run(ctx context.Context) error {
 				return nil
 			}
 			return fmt.Errorf("tunnel %s: the device closed itself", t.o.Name)
+		case <-idle:
+			t.tendSlots()
+			continue
 		case <-t.queue.attention:
+		case <-again:
 		}
-		for t.keep() {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-t.done:
-				return nil
-			case <-tick.C:
-			}
+		again = nil
+		if t.keep() {
+			again = tick.C
 		}
 	}
+}
+
+// tendSlots looks after the device's buffers while it is idle.
+func (t *Tunnel) tendSlots() {
+	c := &t.meter.count
+	held := t.o.BatchSize + int(t.meter.receivers.Load())*t.o.Bind.BatchSize()
+	t.slots.tend(c.transport.Load()+c.sentTransport.Load(), held)
 }
 
 // Close closes the device, its sockets and the queue. It may be called more
@@ -260,6 +285,17 @@ func (t *Tunnel) enqueue(p *Peer, e entry, class uint8) bool {
 	}
 	return true
 }
+
+// Pressed reports whether so many superpackets are ready for the device that
+// who reads them should wait for it: it is behind for want of processor time,
+// not of a peer's session or window.
+func (t *Tunnel) Pressed() bool { return t.queue.pressed() }
+
+// Await returns when the tunnel is not Pressed any more, or when expired
+// fires. Superpackets that wait in the kernel hold their senders back (TCP
+// small queues), are not cold when they are cut at last, and fill no queue
+// here that would have to drop them.
+func (t *Tunnel) Await(expired <-chan time.Time) { t.queue.await(expired) }
 
 // SetMTU changes Options.MTU of a running tunnel.
 func (t *Tunnel) SetMTU(mtu int) { t.shim.setMTU(mtu) }

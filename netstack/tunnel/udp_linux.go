@@ -47,6 +47,8 @@ type UDPCounters struct {
 	// Relaid are received datagrams that had to be copied, because the kernel
 	// merged datagrams of another size than the last ones.
 	Relaid uint64
+	// TooLong were received, but are longer than a buffer of the device.
+	TooLong uint64
 	// Dropped were lost in a full receive buffer (SO_RXQ_OVFL).
 	Dropped uint64
 	// Datagrams that could not be sent, by reason.
@@ -60,7 +62,7 @@ type UDPCounters struct {
 
 type udpCounters struct {
 	sendCalls, sentMessages, sentDatagrams                         atomic.Uint64
-	receiveCalls, receivedDatagrams, relaid, dropped               atomic.Uint64
+	receiveCalls, receivedDatagrams, relaid, tooLong, dropped      atomic.Uint64
 	unreachable, forbidden, noBuffers, tooBig, noSocket, otherSend atomic.Uint64
 	offloadRefused, receiveErrors, reopened                        atomic.Uint64
 }
@@ -239,7 +241,7 @@ func (u *UDP) Counters() UDPCounters {
 	return UDPCounters{
 		SendCalls: c.sendCalls.Load(), SentMessages: c.sentMessages.Load(), SentDatagrams: c.sentDatagrams.Load(),
 		ReceiveCalls: c.receiveCalls.Load(), ReceivedDatagrams: c.receivedDatagrams.Load(),
-		Relaid: c.relaid.Load(), Dropped: c.dropped.Load(),
+		Relaid: c.relaid.Load(), TooLong: c.tooLong.Load(), Dropped: c.dropped.Load(),
 		Unreachable: c.unreachable.Load(), Forbidden: c.forbidden.Load(), NoBuffers: c.noBuffers.Load(),
 		TooBig: c.tooBig.Load(), NoSocket: c.noSocket.Load(), OtherSend: c.otherSend.Load(),
 		OffloadRefused: c.offloadRefused.Load(), ReceiveErrors: c.receiveErrors.Load(), Reopened: c.reopened.Load(),

@@ -32,6 +32,7 @@ func run() error {
 	only := flag.String("only", "", "names of rows, with commas between them (default: all)")
 	profile := flag.String("profile", "", "instead of measuring, profile both edges of this row under -load")
 	load := flag.String("load", "tcp", "tcp, small (UDP of 200 bytes) or ping")
+	hold := flag.Bool("hold", false, "instead of measuring, build the rows of -only and keep them until interrupted")
 	curves := flag.Bool("curves", false, "instead of measuring, make curves of the output of go test -bench on standard input")
 	flag.Parse()
 	if *curves {
@@ -61,6 +62,9 @@ func run() error {
 	}
 	if err := os.MkdirAll(*out, 0o755); err != nil {
 		return err
+	}
+	if *hold {
+		return bench.Hold(ctx, o, os.Stdout)
 	}
 	if *profile != "" {
 		return bench.Profile(ctx, o, *profile, bench.Load(*load), *out)
