@@ -190,9 +190,9 @@ func (l *appendLog) close() error {
 
 // readSegment passes the records of a segment to f. A torn or damaged record is
 // skipped: reading goes on at the next one that is whole. lost is how many
-// octets were skipped before another whole record; a torn tail is not counted,
-// since it was never acknowledged.
-func readSegment(b []byte, table *crc32.Table, f func(lsn uint64, payload []byte) error) (lost int, err error) {
+// octets were skipped before another whole record, torn how many at the end:
+// they may be a write that was never acknowledged.
+func readSegment(b []byte, table *crc32.Table, f func(lsn uint64, payload []byte) error) (lost, torn int, err error) {
 	skipped := 0
 	for len(b) >= logHeader {
 		n := int(binary.BigEndian.Uint32(b[4:]))
@@ -205,11 +205,11 @@ func readSegment(b []byte, table *crc32.Table, f func(lsn uint64, payload []byte
 		lost += skipped
 		skipped = 0
 		if err := f(binary.BigEndian.Uint64(b[12:]), b[logHeader:logHeader+n]); err != nil {
-			return lost, err
+			return lost, 0, err
 		}
 		b = b[logHeader+n:]
 	}
-	return lost, nil
+	return lost, skipped + len(b), nil
 }
 
 func syncDir(dir string) error {
