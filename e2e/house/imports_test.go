@@ -38,7 +38,7 @@ var direction = []rule{
 	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/agent", "dashboard/..."}},
 	// The lab needs the link emulator that the tests use: see its DESIGN.md.
 	{"appliance/lab", []string{"configs", "netstack/...", "appliance", "e2e/vnet"}},
-	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "e2e/vnet"}},
+	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "dashboard/collect", "e2e/vnet"}},
 	{"appliance/cmd/patronus", []string{"configs", "appliance", "appliance/cli"}},
 	{"dashboard/...", []string{"configs", "appliance/store", "appliance/agent", "netstack/policy", "dashboard/..."}},
 	{"image/...", []string{"configs", "image/..."}},
