@@ -34,7 +34,7 @@ var direction = []rule{
 	{"netstack", []string{"configs", "netstack/..."}},
 	{"netstack/...", []string{"configs", "netstack/packet"}},
 	{"appliance/store", []string{"configs", "netstack/path", "netstack/flow"}},
-	{"appliance/agent", []string{"configs", "appliance/store"}},
+	{"appliance/agent", []string{"configs", "netstack/path", "appliance/store"}},
 	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/agent", "dashboard/..."}},
 	// The lab needs the link emulator that the tests use: see its DESIGN.md.
 	{"appliance/lab", []string{"configs", "netstack/...", "appliance", "e2e/vnet"}},
