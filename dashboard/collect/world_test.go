@@ -256,15 +256,15 @@ func (n *network) siteOf(a netip.Addr) (string, bool) {
 	return s, ok
 }
 
-// serve offers an origin under a name until ctx ends.
-func (n *network) serve(ctx context.Context, t testing.TB, all *sync.WaitGroup, o *origin, allow func(string) error) {
+// serve offers a store under a name until ctx ends.
+func (n *network) serve(ctx context.Context, t testing.TB, all *sync.WaitGroup, site string, o agent.Source, allow func(string) error) {
 	n.mu.Lock()
 	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-	n.listeners[o.site] = l
-	n.join(o.site)
+	n.listeners[site] = l
+	n.join(site)
 	n.mu.Unlock()
 	server := agent.NewServer(agent.Options{
-		Self:    func() (string, string) { return "lab", o.site },
+		Self:    func() (string, string) { return "lab", site },
 		Source:  func() (agent.Source, bool) { return o, true },
 		SiteOf:  n.siteOf,
 		Allow:   allow,
@@ -415,7 +415,7 @@ func newWorld(t testing.TB, origins ...*origin) *world {
 	for _, o := range origins {
 		w.origins[o.site] = o
 		w.names = append(w.names, o.site)
-		w.net.serve(w.ctx, t, &w.sites, o, allow)
+		w.net.serve(w.ctx, t, &w.sites, o.site, o, allow)
 	}
 	return w
 }
