@@ -21,10 +21,19 @@ import (
 //	edge/identity      fabric and site, so that the edge needs no YAML
 //	edge/revision-a,b  the two newest good revisions
 //	run/               sockets and pids
-//	node/              the node's own: history
+//	node/              the node's own, below it:
+//	  node.sock          its interface
+//	  history/           the site's history
+//	  dashboard/         everybody's, if this was ever a dashboard
+//	  roles              who is a dashboard, and the keys that say so
+//	  telemetry-mark     up to where the history has the edge's telemetry
 func edgeDir(dataDir string) string { return filepath.Join(dataDir, "edge") }
 
 func rootKeyFile(dataDir string) string { return filepath.Join(edgeDir(dataDir), "root.key") }
+
+// SigningKeyFile is the key that this appliance signs with, below a data
+// directory. Who can read it may promote and demote.
+func SigningKeyFile(dataDir string) string { return rootKeyFile(dataDir) }
 
 func rootPublicFile(dataDir string) string { return filepath.Join(edgeDir(dataDir), "root.pub") }
 

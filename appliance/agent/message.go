@@ -133,11 +133,7 @@ func (m *RecordsRequest) field(n protowire.Number, f field) error {
 
 // Records is everything that there is from First to Last, both in it: numbers
 // that are missing no longer exist, those in Damaged cannot be read.
-type Records struct {
-	First, Last uint64
-	Records     []store.Record // newest first
-	Damaged     []uint64
-}
+type Records store.Section
 
 func (m *Records) append(b []byte) []byte {
 	b = appendNumber(b, 1, m.First)
@@ -234,17 +230,20 @@ func (r *record) field(n protowire.Number, f field) error {
 	return nil
 }
 
-// TailRequest asks for what comes after a record of one store.
+// TailRequest asks for the records after one of one store, and for the samples
+// since a time that are not sealed.
 type TailRequest struct {
-	Node  string
-	Epoch uint64
-	After uint64
+	Node    string
+	Epoch   uint64
+	After   uint64
+	SinceMS int64
 }
 
 func (m *TailRequest) append(b []byte) []byte {
 	b = appendBytes(b, 1, m.Node)
 	b = appendNumber(b, 2, m.Epoch)
-	return appendNumber(b, 3, m.After)
+	b = appendNumber(b, 3, m.After)
+	return appendNumber(b, 4, uint64(m.SinceMS))
 }
 
 func (m *TailRequest) field(n protowire.Number, f field) error {
@@ -255,6 +254,8 @@ func (m *TailRequest) field(n protowire.Number, f field) error {
 		m.Epoch = f.number
 	case 3:
 		m.After = f.number
+	case 4:
+		m.SinceMS = int64(f.number)
 	}
 	return nil
 }
@@ -263,7 +264,10 @@ func (m *TailRequest) field(n protowire.Number, f field) error {
 type TailEvent struct {
 	ClockMS int64
 	Records *Records
-	Tick    []byte
+	Tick    *Tick
+	// CaughtUp is set once, when everything that was not sealed at the time of
+	// the call has been sent.
+	CaughtUp bool
 }
 
 func (m *TailEvent) append(b []byte) []byte {
@@ -272,7 +276,14 @@ func (m *TailEvent) append(b []byte) []byte {
 		b = protowire.AppendTag(b, 2, protowire.BytesType)
 		b = protowire.AppendBytes(b, m.Records.append(nil))
 	}
-	return appendBytes(b, 3, m.Tick)
+	if m.Tick != nil {
+		b = protowire.AppendTag(b, 3, protowire.BytesType)
+		b = protowire.AppendBytes(b, m.Tick.append(nil))
+	}
+	if m.CaughtUp {
+		b = appendNumber(b, 4, 1)
+	}
+	return b
 }
 
 func (m *TailEvent) field(n protowire.Number, f field) error {
@@ -283,7 +294,10 @@ func (m *TailEvent) field(n protowire.Number, f field) error {
 		m.Records = &Records{}
 		return decode(f.bytes, m.Records)
 	case 3:
-		m.Tick = f.bytes
+		m.Tick = &Tick{}
+		return decode(f.bytes, m.Tick)
+	case 4:
+		m.CaughtUp = f.number != 0
 	}
 	return nil
 }

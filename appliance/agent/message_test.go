@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"patronus/appliance/store"
+	"patronus/netstack/path"
 )
 
 // schema is agent.proto as protoc compiled it:
@@ -40,14 +42,24 @@ func schema(t testing.TB) protoreflect.FileDescriptor {
 func examples() map[string]message {
 	record := store.Record{Seq: 1 << 40, Kind: store.KindBlock, Key: []byte("key"), Value: bytes.Repeat([]byte{7}, 300)}
 	records := Records{First: 3, Last: 1 << 41, Records: []store.Record{record, {Seq: 9}, {Kind: store.KindAck}}, Damaged: []uint64{1, 300, 1 << 60}}
+	sample := func(path path.ID, at int64, latency int32) store.SeriesSample {
+		s := store.SeriesSample{Series: store.Series{Path: path}, Sample: store.Sample{At: at, Offset: -3}}
+		s.V[store.Latency], s.V[store.Loss] = latency, store.Missing
+		return s
+	}
+	tick := &Tick{
+		Site: "hq", At: 5, Events: []store.Event{{ID: "e"}},
+		Samples: []store.SeriesSample{sample("p", 1e12, 5), sample("p", 1e12+1000, math.MaxInt32), sample("q", 7, -1)},
+	}
 	return map[string]message{
 		"IdentifyRequest": &IdentifyRequest{},
 		"Identity":        &Identity{Fabric: "f", Site: "hq", Node: "n", Epoch: 1 << 63, Version: "v1", ClockMS: -5, Head: 12},
 		"Terms":           &Terms{SigningKey: []byte("k"), Signed: [][]byte{{1}, {}, {2, 3}}},
 		"RecordsRequest":  &RecordsRequest{Node: "n", Epoch: 2, First: 1, Last: 1 << 50},
 		"Records":         &records,
-		"TailRequest":     &TailRequest{Node: "n", Epoch: 2, After: 3},
-		"TailEvent":       &TailEvent{ClockMS: 1, Records: &records, Tick: []byte("{}")},
+		"TailRequest":     &TailRequest{Node: "n", Epoch: 2, After: 3, SinceMS: 4},
+		"TailEvent":       &TailEvent{ClockMS: 1, Records: &records, Tick: tick, CaughtUp: true},
+		"Tick":            tick,
 	}
 }
 
@@ -94,13 +106,13 @@ func TestAgainstProtobuf(t *testing.T) {
 		if err := (codec{}).Unmarshal(back, again); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if !bytes.Equal(again.append(nil), ours) {
+		if !bytes.Equal(again.append(nil), ours) || name == "Tick" && !reflect.DeepEqual(again, m) {
 			t.Errorf("%s: %+v came back as %+v", name, m, again)
 		}
 		seen++
 	}
-	// Record is inside of Records.
-	if want := file.Messages().Len() - 1; seen != want {
+	// Record is inside of Records, Series inside of Tick.
+	if want := file.Messages().Len() - 2; seen != want {
 		t.Errorf("%d messages tried, the schema has %d", seen, want)
 	}
 }
@@ -127,32 +139,6 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
-}
-
-// Messages cover a range without a hole, whatever the sizes of its records.
-func TestSplit(t *testing.T) {
-	big := func(seq uint64, n int) store.Record { return store.Record{Seq: seq, Value: make([]byte, n)} }
-	all := &Records{First: 1, Last: 20, Damaged: []uint64{4}, Records: []store.Record{
-		big(19, chunkBytes), big(15, 10), big(12, chunkBytes/2), big(11, chunkBytes), big(2, 1),
-	}}
-	last, records := uint64(21), 0
-	for _, m := range split(all) {
-		if m.Last != last-1 || m.First > m.Last {
-			t.Errorf("%d to %d after %d", m.First, m.Last, last)
-		}
-		for _, r := range m.Records {
-			if r.Seq < m.First || r.Seq > m.Last {
-				t.Errorf("%d in %d to %d", r.Seq, m.First, m.Last)
-			}
-		}
-		last, records = m.First, records+len(m.Records)
-	}
-	if last != 1 || records != 5 {
-		t.Errorf("down to %d, %d records", last, records)
-	}
-	if m := split(&Records{First: 5, Last: 9}); len(m) != 1 || m[0].First != 5 || m[0].Last != 9 {
-		t.Errorf("%+v", m)
-	}
 }
 
 // queue is a listener of connections that are there already.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,19 +29,23 @@ const (
 	recordsMethod   = service + "Records"
 	tailMethod      = service + "Tail"
 	messageLimit    = 16 << 20         // bytes, of one message that is read
-	chunkRecords    = 128              // records read from the store at once
-	chunkBytes      = 256 << 10        // from where on a message is sent
+	chunkRecords    = 1024             // records read from the store at once
+	chunkBytes      = 256 << 10        // of a message with records; at most a record more
 	heartbeat       = 10 * time.Second // of a tail with nothing to send
 	lookForSealed   = time.Second
-	streamsPerPeer  = 64 // of one connection
-	connectionsEach = 8  // of one site
+	sealDelay       = 10 * time.Minute // after which an hour is sealed
+	catchUpSamples  = 2048             // in one tick
+	streamsPerPeer  = 64               // of one connection
+	connectionsEach = 8                // of one site
 )
 
 // Source is the store that is offered.
 type Source interface {
 	Identity() (node string, epoch uint64)
 	Head() uint64
-	Records(from, to uint64, newestFirst bool, max int) ([]store.Record, error)
+	Section(from, to uint64, limit, size int) (store.Section, error)
+	Series(site string) []store.Series
+	Samples(series store.Series, from, to int64) iter.Seq2[store.Sample, error]
 	Tail(ctx context.Context, site string, f func(store.Batch)) error
 }
 
@@ -169,81 +175,26 @@ func (s *Server) records(ctx context.Context, r *connect.Request[RecordsRequest]
 // send reads a range, newest first, and sends it in messages that together
 // cover it without a hole.
 func (s *Server) send(ctx context.Context, src Source, first, last uint64, send func(*Records) error) error {
-	for last >= first && last > 0 {
+	for {
 		if err := s.o.Allow(caller(ctx)); err != nil {
 			return connect.NewError(connect.CodePermissionDenied, err)
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		all, err := read(src, first, last)
-		if err != nil {
+		sec, err := src.Section(first, last, chunkRecords, chunkBytes)
+		if err != nil || sec.First < first || sec.First > last {
 			s.log.Error("history cannot be read", "err", err)
 			return connect.NewError(connect.CodeUnavailable, errors.New("the history of this site cannot be read"))
 		}
-		for _, m := range split(all) {
-			if err := send(m); err != nil {
-				return err
-			}
+		if err := send((*Records)(&sec)); err != nil {
+			return err
 		}
-		if all.First <= first {
+		if sec.First == first {
 			return nil
 		}
-		last = all.First - 1
+		last = sec.First - 1
 	}
-	return nil
-}
-
-// read reads the newest records of a range. Where something is damaged it
-// halves the range until it knows what.
-func read(src Source, first, last uint64) (*Records, error) {
-	recs, err := src.Records(first, last, true, chunkRecords)
-	switch {
-	case err == nil && len(recs) < chunkRecords:
-		return &Records{First: first, Last: last, Records: recs}, nil
-	case err == nil:
-		return &Records{First: recs[len(recs)-1].Seq, Last: last, Records: recs}, nil
-	case !errors.Is(err, store.ErrDamaged):
-		return nil, err
-	case first == last:
-		return &Records{First: first, Last: last, Damaged: []uint64{first}}, nil
-	}
-	// No more than a chunk is looked at, so halving ends after a few reads.
-	if last-first >= chunkRecords {
-		return read(src, last-chunkRecords+1, last)
-	}
-	middle := first + (last-first)/2
-	upper, err := read(src, middle+1, last)
-	if err != nil || upper.First > middle+1 {
-		return upper, err
-	}
-	lower, err := read(src, first, middle)
-	if err != nil {
-		return nil, err
-	}
-	return &Records{
-		First: lower.First, Last: last,
-		Records: append(upper.Records, lower.Records...), Damaged: append(upper.Damaged, lower.Damaged...),
-	}, nil
-}
-
-// split makes messages of bounded size of what was read.
-func split(all *Records) []*Records {
-	var out []*Records
-	m := &Records{Last: all.Last, Damaged: all.Damaged}
-	size := 0
-	for i := range all.Records {
-		r := &all.Records[i]
-		m.Records = append(m.Records, *r)
-		if size += len(r.Key) + len(r.Value); size < chunkBytes || i == len(all.Records)-1 {
-			continue
-		}
-		m.First = r.Seq
-		out = append(out, m)
-		m, size = &Records{Last: r.Seq - 1}, 0
-	}
-	m.First = all.First
-	return append(out, m)
 }
 
 func (s *Server) tail(ctx context.Context, r *connect.Request[TailRequest], out *connect.ServerStream[TailEvent]) error {
@@ -264,46 +215,88 @@ func (s *Server) tail(ctx context.Context, r *connect.Request[TailRequest], out 
 			}
 		})
 	})
-	group.Go(func() error { return s.follow(ctx, src, r.Msg.After, ticks, out) })
+	group.Go(func() error {
+		f := follower{server: s, src: src, site: site, after: r.Msg.After, out: out, quiet: time.NewTimer(heartbeat)}
+		defer f.quiet.Stop()
+		if err := f.catchUp(ctx, r.Msg.SinceMS); err != nil {
+			return err
+		}
+		return f.follow(ctx, ticks)
+	})
 	return group.Wait()
 }
 
-// follow is the only sender of a tail's stream.
-func (s *Server) follow(ctx context.Context, src Source, after uint64, ticks <-chan store.Batch, out *connect.ServerStream[TailEvent]) error {
+// follower is the only sender of a tail's stream.
+type follower struct {
+	server *Server
+	src    Source
+	site   string
+	after  uint64
+	out    *connect.ServerStream[TailEvent]
+	quiet  *time.Timer
+}
+
+func (f *follower) send(ctx context.Context, ev TailEvent) error {
+	if err := f.server.o.Allow(caller(ctx)); err != nil {
+		return connect.NewError(connect.CodePermissionDenied, err)
+	}
+	ev.ClockMS = time.Now().UnixMilli()
+	f.quiet.Reset(heartbeat)
+	return f.out.Send(&ev)
+}
+
+// catchUp sends the samples that are not sealed, from since on. Ticks that are
+// appended meanwhile wait for the follower, or come twice.
+func (f *follower) catchUp(ctx context.Context, since int64) error {
+	now := time.Now()
+	// The hour before may not be sealed yet.
+	since = max(since, now.Add(-sealDelay).Truncate(time.Hour).UnixMilli())
+	for _, series := range f.src.Series(f.site) {
+		t := &Tick{Site: f.site, At: now.UnixMilli()}
+		for sample, err := range f.src.Samples(series, since, math.MaxInt64) {
+			if err != nil {
+				continue // sealed, and told as damaged
+			}
+			t.Samples = append(t.Samples, store.SeriesSample{Series: series, Sample: sample})
+			if len(t.Samples) < catchUpSamples {
+				continue
+			}
+			if err := f.send(ctx, TailEvent{Tick: t}); err != nil {
+				return err
+			}
+			t.Samples = t.Samples[:0]
+		}
+		if len(t.Samples) > 0 {
+			if err := f.send(ctx, TailEvent{Tick: t}); err != nil {
+				return err
+			}
+		}
+	}
+	return f.send(ctx, TailEvent{CaughtUp: true})
+}
+
+// follow sends what is sealed and what is appended.
+func (f *follower) follow(ctx context.Context, ticks <-chan store.Batch) error {
 	look := time.NewTicker(lookForSealed)
 	defer look.Stop()
-	quiet := time.NewTimer(0) // the first one at once: the caller knows that it follows
-	defer quiet.Stop()
-	send := func(ev TailEvent) error {
-		if err := s.o.Allow(caller(ctx)); err != nil {
-			return connect.NewError(connect.CodePermissionDenied, err)
-		}
-		ev.ClockMS = time.Now().UnixMilli()
-		quiet.Reset(heartbeat)
-		return out.Send(&ev)
-	}
 	for {
-		if head := src.Head(); head > after {
-			err := s.send(ctx, src, after+1, head, func(m *Records) error { return send(TailEvent{Records: m}) })
+		if head := f.src.Head(); head > f.after {
+			err := f.server.send(ctx, f.src, f.after+1, head, func(m *Records) error { return f.send(ctx, TailEvent{Records: m}) })
 			if err != nil {
 				return err
 			}
-			after = head
+			f.after = head
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case b := <-ticks:
-			tick, err := encodeTick(&b)
-			if err != nil {
-				return fmt.Errorf("tail: %w", err)
-			}
-			if err := send(TailEvent{Tick: tick}); err != nil {
+			if err := f.send(ctx, TailEvent{Tick: (*Tick)(&b)}); err != nil {
 				return err
 			}
 		case <-look.C:
-		case <-quiet.C:
-			if err := send(TailEvent{}); err != nil {
+		case <-f.quiet.C:
+			if err := f.send(ctx, TailEvent{}); err != nil {
 				return err
 			}
 		}

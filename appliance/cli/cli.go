@@ -42,6 +42,8 @@ type commands struct {
 	Config  configCmd  `cmd:"" help:"Check a configuration, or print the reference."`
 	Policy  policyCmd  `cmd:"" help:"Check policies, and try them without a network."`
 	Reload  reloadCmd  `cmd:"" help:"Make the running appliance read its configuration again."`
+	Promote promoteCmd `cmd:"" help:"Make the appliance on this machine the dashboard of its fabric."`
+	Demote  demoteCmd  `cmd:"" help:"Take the dashboard role from the appliance on this machine; its history stays."`
 	Keygen  keygenCmd  `cmd:"" help:"Make a WireGuard key for an uplink."`
 	Root    rootCmd    `cmd:"" help:"Print the root keys that this appliance trusts."`
 	Join    joinCmd    `cmd:"" help:"Let a dashboard configure this site."`

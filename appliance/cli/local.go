@@ -159,7 +159,44 @@ func (c *statusCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return notRunning(err, c.DataDir)
 	}
-	return c.print(env.Stdout, s, func(t *tabwriter.Writer) { writeStatus(t, s) })
+	all := wholeStatus{Status: s}
+	// Traffic does not depend on the node, and neither does this command.
+	if n, err := c.node().Status(ctx); err == nil {
+		all.Node = n
+	} else {
+		all.NodeErr = err.Error()
+	}
+	return c.print(env.Stdout, all, func(t *tabwriter.Writer) {
+		writeStatus(t, s)
+		all.writeNode(t)
+	})
+}
+
+// wholeStatus is the edge's state, and the node's beside it.
+type wholeStatus struct {
+	*netstack.Status
+	Node    *appliance.NodeStatus `json:"node,omitempty"`
+	NodeErr string                `json:"node_error,omitempty"`
+}
+
+func (w *wholeStatus) writeNode(t *tabwriter.Writer) {
+	fmt.Fprintln(t)
+	if w.Node == nil {
+		fmt.Fprintf(t, "node\tnot running: %s\n", firstLine(w.NodeErr))
+		return
+	}
+	n := w.Node
+	switch {
+	case n.History.Open:
+		fmt.Fprintf(t, "history\t%d records, %s on disk\n", n.History.Head, size(n.History.Stats.Bytes))
+	default:
+		fmt.Fprintf(t, "history\tnot open: %s\n", dash(firstLine(n.History.Err)))
+	}
+	if n.Role.Holder == "" {
+		fmt.Fprintf(t, "dashboard\t%s; nobody holds a term\n", n.Role.Role)
+	} else {
+		fmt.Fprintf(t, "dashboard\t%s; %s holds term %d\n", n.Role.Role, n.Role.Holder, n.Role.Term)
+	}
 }
 
 func notRunning(err error, dir string) error {

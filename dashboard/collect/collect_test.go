@@ -54,6 +54,38 @@ func TestCollect(t *testing.T) {
 	})
 }
 
+// What is not sealed yet comes at once when a tail begins, and from a
+// reconnection on only what is new.
+func TestCatchUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin("east", 1)
+		began := time.Now().UnixMilli()
+		for i := range int64(3000) {
+			o.open = append(o.open, began+i)
+		}
+		w := newWorld(t, o)
+		w.start()
+		defer w.close()
+		w.complete(time.Minute)
+		time.Sleep(time.Second)
+		if n := w.sink.samples["east"]; n != 3000 {
+			t.Errorf("%d samples", n)
+		}
+		o.tick(store.Batch{Site: "east", At: began + 2000})
+		time.Sleep(time.Second)
+		w.net.partition("east", true)
+		time.Sleep(time.Minute)
+		w.net.partition("east", false)
+		for w.site("east").State != Live {
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Second)
+		if n := w.sink.samples["east"]; n != 3000+1000 {
+			t.Errorf("%d samples after the second time", n)
+		}
+	})
+}
+
 // A site that was cut off backfills when it returns: nothing twice, the tail
 // already flowing.
 func TestPartition(t *testing.T) {
@@ -93,7 +125,7 @@ func TestPartition(t *testing.T) {
 // A dashboard that dies at any import goes on where it was.
 func TestRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, newOrigin("east", 3000), newOrigin("west", 3000))
+		w := newWorld(t, newOrigin("east", 30_000), newOrigin("west", 30_000))
 		deaths := 0
 		for {
 			left := 3
@@ -133,7 +165,7 @@ func TestRestarts(t *testing.T) {
 		}
 		defer w.close()
 		t.Logf("complete after %d deaths", deaths)
-		if w.sink.count("east") != 3000 || w.sink.count("west") != 3000 || deaths < 5 {
+		if w.sink.count("east") != 30_000 || w.sink.count("west") != 30_000 || deaths < 5 {
 			t.Errorf("%d, %d", w.sink.count("east"), w.sink.count("west"))
 		}
 	})
@@ -217,11 +249,11 @@ func TestReordered(t *testing.T) {
 		t.Fatal(err)
 	}
 	message := func(first, last uint64) *agent.Records {
-		recs, err := o.Records(first, last, true, 1000)
+		sec, err := o.Section(first, last, 1000, 1<<30)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &agent.Records{First: first, Last: last, Records: recs}
+		return (*agent.Records)(&sec)
 	}
 	for _, r := range []Range{{900, 1000}, {1, 10}, {900, 1000}, {950, 1000}, {5, 300}, {200, 899}, {1, 1000}} {
 		if err := c.take(message(r.First, r.Last)); err != nil {

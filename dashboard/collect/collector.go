@@ -24,7 +24,11 @@ type collector struct {
 	importing sync.Mutex
 	loaded    bool
 	cursor    cursor
-	own       bool // the site's store is the sink itself
+
+	// Of the session's tail. since is the time of the newest unsealed tick up to
+	// which all are here, Unix ms; 0 is none.
+	caughtUp, gap bool
+	since         int64
 
 	mu     sync.Mutex
 	status Site
@@ -64,8 +68,9 @@ func (c *collector) session(ctx context.Context) (connected bool, err error) {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		request := &agent.TailRequest{Node: id.Node, Epoch: id.Epoch, After: id.Head}
-		if err := client.Tail(ctx, request, c.follow); err != nil {
+		c.caughtUp, c.gap = false, false
+		request := &agent.TailRequest{Node: id.Node, Epoch: id.Epoch, After: id.Head, SinceMS: c.since}
+		if err := client.Tail(ctx, request, func(ev *agent.TailEvent) error { return c.follow(ctx, ev) }); err != nil {
 			return err
 		}
 		return fmt.Errorf("tail ended: %w", agent.ErrUnavailable)
@@ -95,9 +100,10 @@ func (c *collector) meet(id *agent.Identity) error {
 	if rebuilt {
 		c.fleet.log.Warn("site has begun its history anew; what is here of the old one stays", "site", c.site)
 	}
+	if rebuilt {
+		c.since = 0
+	}
 	c.cursor = next
-	node, epoch := c.fleet.o.Sink.Identity()
-	c.own = node == id.Node && epoch == id.Epoch
 	c.set(func(s *Site) { s.seenHead = id.Head })
 	c.show()
 	return nil
@@ -136,7 +142,7 @@ func (c *collector) have() Ranges {
 }
 
 // follow takes one event of the tail.
-func (c *collector) follow(ev *agent.TailEvent) error {
+func (c *collector) follow(ctx context.Context, ev *agent.TailEvent) error {
 	c.set(func(s *Site) { s.SeenAt = time.Now() })
 	if ev.Records != nil {
 		if err := c.take(ev.Records); err != nil {
@@ -144,18 +150,22 @@ func (c *collector) follow(ev *agent.TailEvent) error {
 		}
 		c.set(func(s *Site) { s.Head = max(s.Head, ev.Records.Last) })
 	}
-	if len(ev.Tick) == 0 || c.own {
+	if ev.CaughtUp {
+		c.caughtUp = true
+	}
+	if ev.Tick == nil {
 		return nil
 	}
-	b, err := agent.DecodeTick(ev.Tick)
-	if err != nil {
-		return err
-	}
 	// A site speaks of itself only.
-	if b.Site != c.site {
-		return fmt.Errorf("tick of %q from %q: %w", b.Site, c.site, store.ErrForeign)
+	if ev.Tick.Site != c.site {
+		return fmt.Errorf("tick of %q from %q: %w", ev.Tick.Site, c.site, store.ErrForeign)
 	}
-	c.fleet.tick(b)
+	switch kept := c.fleet.tick(ctx, ev.Tick.Batch(), !c.caughtUp); {
+	case !kept:
+		c.gap = true
+	case c.caughtUp && !c.gap:
+		c.since = max(c.since, ev.Tick.At)
+	}
 	c.set(func(s *Site) { s.Ticks++ })
 	return nil
 }
@@ -190,9 +200,6 @@ func (c *collector) take(m *agent.Records) error {
 		if seq >= m.First && seq <= m.Last && !c.cursor.Have.Has(seq) {
 			next.Damaged = next.Damaged.Add(Range{seq, seq})
 		}
-	}
-	if c.own {
-		recs = nil
 	}
 	kept, err := c.store(recs, next)
 	if err != nil {

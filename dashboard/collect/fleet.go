@@ -21,7 +21,7 @@ import (
 const (
 	Backfills   = 32
 	Connects    = 128
-	ticksQueued = 4096
+	ticksQueued = 1024
 )
 
 // Waits: the first connection is spread over startEach for each site, at most
@@ -37,7 +37,6 @@ const (
 
 // Sink is the store that history is collected into.
 type Sink interface {
-	Identity() (node string, epoch uint64)
 	Append(ctx context.Context, b store.Batch) error
 	Import(site string, recs []store.Record, cursor []byte) error
 	Cursor(site string) ([]byte, error)
@@ -147,13 +146,24 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 }
 
-// tick takes an unsealed tick. Nobody waits for the disk: a tick that does not
-// fit is counted, and comes later in a sealed record.
-func (f *Fleet) tick(b store.Batch) {
+// tick takes an unsealed tick. A live one does not wait for the disk: if it does
+// not fit it is counted, and comes later in a sealed record. One of a catch-up
+// waits, and so does the site that sends it.
+func (f *Fleet) tick(ctx context.Context, b store.Batch, waits bool) (kept bool) {
 	select {
 	case f.ticks <- b:
+		return true
 	default:
+	}
+	if !waits {
 		f.lost.Add(1)
+		return false
+	}
+	select {
+	case f.ticks <- b:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

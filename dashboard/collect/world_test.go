@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"iter"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -21,16 +22,16 @@ import (
 type origin struct {
 	site string
 
-	mu       sync.Mutex
-	node     string
-	epoch    uint64
-	head     uint64
-	gone     uint64 // records up to this one were retired
-	damaged  map[uint64]bool
-	unfit    map[uint64]bool // records whose checksum is wrong when they arrive
-	scramble bool            // answers overlap and come out of order
-	served   map[uint64]int
-	tails    map[chan store.Batch]struct{}
+	mu      sync.Mutex
+	node    string
+	epoch   uint64
+	head    uint64
+	gone    uint64 // records up to this one were retired
+	damaged map[uint64]bool
+	unfit   map[uint64]bool // records whose checksum is wrong when they arrive
+	open    []int64         // times of samples that are not sealed
+	served  map[uint64]int
+	tails   map[chan store.Batch]struct{}
 }
 
 func newOrigin(site string, head uint64) *origin {
@@ -52,21 +53,53 @@ func (o *origin) Head() uint64 {
 	return o.head
 }
 
-func (o *origin) Records(from, to uint64, newestFirst bool, max int) ([]store.Record, error) {
+func (o *origin) Section(from, to uint64, limit, size int) (store.Section, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !newestFirst {
-		return nil, errors.New("newest first")
-	}
-	var out []store.Record
-	for seq := min(to, o.head); seq >= from && seq > o.gone && len(out) < max; seq-- {
+	sec := store.Section{First: from, Last: to}
+	got := 0
+	for seq := min(to, o.head); seq >= from && seq > o.gone; seq-- {
 		if o.damaged[seq] {
-			return nil, fmt.Errorf("record %d: %w", seq, store.ErrDamaged)
+			sec.Damaged = append(sec.Damaged, seq)
+		} else {
+			r := o.record(seq)
+			sec.Records = append(sec.Records, r)
+			got += len(r.Value)
 		}
-		out = append(out, o.record(seq))
 		o.served[seq]++
+		if len(sec.Records) == limit || got > size {
+			sec.First = seq
+			break
+		}
 	}
-	return out, nil
+	return sec, nil
+}
+
+func (o *origin) Series(string) []store.Series {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.open) == 0 {
+		return nil
+	}
+	return []store.Series{{Site: o.site, Path: "a.b~c.d"}}
+}
+
+func (o *origin) Samples(_ store.Series, from, to int64) iter.Seq2[store.Sample, error] {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []store.Sample
+	for _, at := range o.open {
+		if at >= from && at < to {
+			out = append(out, store.Sample{At: at})
+		}
+	}
+	return func(yield func(store.Sample, error) bool) {
+		for _, v := range out {
+			if !yield(v, nil) {
+				return
+			}
+		}
+	}
 }
 
 // record has a value that says what it is and ends in a checksum bound to its
@@ -132,21 +165,21 @@ type sink struct {
 	kept     map[string]map[string][]byte // by site and key
 	cursors  map[string][]byte
 	imports  int
-	fail     func() error // asked before each import
-	appended map[string]int
-	order    []uint64 // in which records of one site arrived
+	fail     func() error   // asked before each import
+	appended map[string]int // ticks
+	samples  map[string]int // in them
+	order    []uint64       // in which records of one site arrived
 }
 
 func newSink() *sink {
-	return &sink{kept: map[string]map[string][]byte{}, cursors: map[string][]byte{}, appended: map[string]int{}}
+	return &sink{kept: map[string]map[string][]byte{}, cursors: map[string][]byte{}, appended: map[string]int{}, samples: map[string]int{}}
 }
-
-func (s *sink) Identity() (string, uint64) { return "sink", 1 }
 
 func (s *sink) Append(_ context.Context, b store.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.appended[b.Site]++
+	s.samples[b.Site] += len(b.Samples)
 	return nil
 }
 
@@ -223,15 +256,15 @@ func (n *network) siteOf(a netip.Addr) (string, bool) {
 	return s, ok
 }
 
-// serve offers an origin under a name until ctx ends.
-func (n *network) serve(ctx context.Context, t testing.TB, all *sync.WaitGroup, o *origin, allow func(string) error) {
+// serve offers a store under a name until ctx ends.
+func (n *network) serve(ctx context.Context, t testing.TB, all *sync.WaitGroup, site string, o agent.Source, allow func(string) error) {
 	n.mu.Lock()
 	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-	n.listeners[o.site] = l
-	n.join(o.site)
+	n.listeners[site] = l
+	n.join(site)
 	n.mu.Unlock()
 	server := agent.NewServer(agent.Options{
-		Self:    func() (string, string) { return "lab", o.site },
+		Self:    func() (string, string) { return "lab", site },
 		Source:  func() (agent.Source, bool) { return o, true },
 		SiteOf:  n.siteOf,
 		Allow:   allow,
@@ -382,7 +415,7 @@ func newWorld(t testing.TB, origins ...*origin) *world {
 	for _, o := range origins {
 		w.origins[o.site] = o
 		w.names = append(w.names, o.site)
-		w.net.serve(w.ctx, t, &w.sites, o, allow)
+		w.net.serve(w.ctx, t, &w.sites, o.site, o, allow)
 	}
 	return w
 }

@@ -1,5 +1,6 @@
 
-Ø
+î
+
 agent.protopatronus.agent.v1"
 IdentifyRequest"©
 Identity
@@ -28,15 +29,26 @@ signingKey
 seq (Rseq
 kind (Rkind
 key (Rkey
-value (Rvalue"M
+value (Rvalue"h
 TailRequest
 node (	Rnode
 epoch (Repoch
-after (Rafter"p
+after (Rafter
+since_ms (RsinceMs"¦
 	TailEvent
 clock_ms (RclockMs4
-records (2.patronus.agent.v1.RecordsRrecords
-tick (Rtick2¨
+records (2.patronus.agent.v1.RecordsRrecords+
+tick (2.patronus.agent.v1.TickRtick
+	caught_up (RcaughtUp"v
+Tick
+site (	Rsite
+at_ms (RatMs1
+series (2.patronus.agent.v1.SeriesRseries
+rest (Rrest"J
+Series
+path (	Rpath
+metrics (Rmetrics
+rows (Rrows2¨
 AgentK
 Identify".patronus.agent.v1.IdentifyRequest.patronus.agent.v1.Identity>
 Exchange.patronus.agent.v1.Terms.patronus.agent.v1.TermsJ
