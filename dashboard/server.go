@@ -169,6 +169,142 @@ func (s *Server) build() {
 	if s.o.Pages != nil {
 		s.app.Get("/*", s.page)
 	}
+}
+
+// Hub is where live streams come from; default one of its own, see
+	// [Server.Hub].
+	Hub *live.Hub
+	// Registry gets the dashboard's own metrics and is what /metrics shows;
+	// default a new one.
+	Registry *prometheus.Registry
+	// Pages are the files of the interface, index.html at the top; nil for none.
+	Pages fs.FS
+
+	// Hosts are the names that the dashboard is reached by, beside localhost and
+	// IP addresses; a request for another one is refused.
+	Hosts []string
+	// Proxies may say in ForwardedHeader who the client is; by default nobody may.
+	Proxies         []netip.Prefix
+	ForwardedHeader string
+
+	// RequestsPerMinute of one user, default 100; MessagesPerSecond to one live
+	// stream, default 50.
+	RequestsPerMinute int
+	MessagesPerSecond int
+
+	Version string
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Server is the dashboard's HTTP side.
+type Server struct {
+	o      Options
+	app    *fiber.App
+	routes []Route
+	log    *slog.Logger
+	now    func() time.Time
+
+	views   views
+	tests   busy // paths that are being measured
+	streams streamCount
+	limit   *limiter
+	replays *replays
+	meter   *meter
+	graph   *graph
+	hub     *live.Hub
+	hosts   map[string]bool
+	spec    []byte // the OpenAPI document
+}
+
+const (
+	localRequestID = "request_id"
+
+	readTimeout  = 10 * time.Second
+	writeTimeout = 60 * time.Second
+	idleTimeout  = 2 * time.Minute
+	// handlerTimeout bounds what a handler waits for.
+	handlerTimeout = 20 * time.Second
+)
+
+// New builds a server. It fails if something that is needed is missing, or the
+// table of routes has a hole.
+func New(o Options) (*Server, error) {
+	if o.Directory == nil || o.Ledger == nil || o.Plane == nil || o.States == nil {
+		return nil, errors.New("dashboard: Directory, Ledger, Plane and States are needed")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.RequestsPerMinute <= 0 {
+		o.RequestsPerMinute = 100
+	}
+	if o.MessagesPerSecond <= 0 {
+		o.MessagesPerSecond = 50
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+	if o.Hub == nil {
+		o.Hub = live.NewHub()
+	}
+	s := &Server{
+		o: o, log: o.Log, now: o.Now, hub: o.Hub, routes: table(),
+		limit: newLimiter(o.RequestsPerMinute, time.Minute), replays: newReplays(), hosts: map[string]bool{"localhost": true},
+	}
+	if err := checkTable(s.routes); err != nil {
+		return nil, fmt.Errorf("dashboard: %w", err)
+	}
+	for _, h := range o.Hosts {
+		s.hosts[strings.ToLower(h)] = true
+	}
+	var err error
+	if s.meter, err = newMeter(o.Registry, s); err != nil {
+		return nil, fmt.Errorf("dashboard: %w", err)
+	}
+	if s.graph, err = newGraph(s); err != nil {
+		return nil, fmt.Errorf("dashboard: %w", err)
+	}
+	if s.spec, err = document(s.routes, o.Version); err != nil {
+		return nil, fmt.Errorf("dashboard: %w", err)
+	}
+	s.build()
+	return s, nil
+}
+
+// build sets fiber up. Its defaults are not safe: strings that alias buffers,
+// no timeouts, paths that match in any case.
+func (s *Server) build() {
+	config := fiber.Config{
+		Immutable: true, CaseSensitive: true, StrictRouting: true,
+		BodyLimit: maxBody, ReadBufferSize: maxHeader, Concurrency: 4096,
+		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		DisablePreParseMultipartForm: true, DisableStartupMessage: true,
+		EnableTrustedProxyCheck: true, EnableIPValidation: true,
+		ErrorHandler:   s.fail,
+		RequestMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete},
+	}
+	if len(s.o.Proxies) > 0 {
+		config.ProxyHeader = s.o.ForwardedHeader
+		for _, p := range s.o.Proxies {
+			config.TrustedProxies = append(config.TrustedProxies, p.Masked().String())
+		}
+	}
+	s.app = fiber.New(config)
+	s.app.Use(s.guard)
+	for i := range s.routes {
+		r := &s.routes[i]
+		s.app.Add(r.Method, r.Path, s.serve(r))
+		if r.Method == http.MethodGet {
+			s.app.Add(http.MethodHead, r.Path, s.serve(r))
+		}
+	}
+	if s.o.Pages != nil {
+		s.app.Get("/*", s.page)
+	}
 	s.app.Use(func(c *fiber.Ctx) error {
 		return problem(http.StatusNotFound, "not-found", "there is nothing at this path")
 	})
