@@ -33,7 +33,7 @@ type request struct {
 	actor auth.Actor
 	route *Route
 	now   time.Time
-	// at is the past that is asked about, zero for now.
+	// at is the past that is asked about, zero for the present.
 	at time.Time
 }
 
