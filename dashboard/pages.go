@@ -13,7 +13,7 @@ import (
 // is a page of the interface, which shows it itself.
 func (s *Server) page(c *fiber.Ctx) error {
 	name := strings.TrimPrefix(c.Path(), "/")
-	if strings.HasPrefix(name, "api/") || strings.HasPrefix(name, "ws/") {
+	if top, _, _ := strings.Cut(strings.ToLower(name), "/"); top == "api" || top == "ws" {
 		return problem(http.StatusNotFound, "not-found", "there is nothing at this path")
 	}
 	if name == "" || path.Ext(name) == "" {

@@ -169,9 +169,6 @@ func (s *Server) build() {
 	if s.o.Pages != nil {
 		s.app.Get("/*", s.page)
 	}
-	s.app.Use(func(c *fiber.Ctx) error {
-		return problem(http.StatusNotFound, "not-found", "there is nothing at this path")
-	})
 }
 
 // Hub is where live streams come from: publish to it.
