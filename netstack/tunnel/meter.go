@@ -30,9 +30,12 @@ type Counters struct {
 	// The device refuses them.
 	UnknownIndex uint64 `json:"unknown_index"`
 	// Collided are initiations that were not taken, because one of ours was on
-	// its way to the same peer and goes first, and of ours that were not sent,
-	// because we had just answered one of the peer's.
+	// its way to the same peer and goes first or was just answered, or because
+	// they were repeats; and of ours that were not sent at once, because we had
+	// one of the peer's in hand.
 	Collided uint64 `json:"collided"`
+	// Repeated are our initiations and responses that were sent again.
+	Repeated uint64 `json:"repeated"`
 	// SentHandshakes are initiations, responses and cookie replies.
 	SentHandshakes uint64 `json:"sent_handshakes"`
 	SentTransport  uint64 `json:"sent_transport"`
@@ -44,7 +47,7 @@ type Counters struct {
 type counters struct {
 	initiations, responses, cookies, transport, keepalives atomic.Uint64
 	short, unknownType, badSize, badMAC1, unknownIndex     atomic.Uint64
-	collided                                               atomic.Uint64
+	collided, repeated                                     atomic.Uint64
 	sentHandshakes, sentTransport, sentKeepalives          atomic.Uint64
 	sendErrors                                             atomic.Uint64
 }
@@ -54,17 +57,18 @@ type counters struct {
 // message would hold a buffer of 64 KB.
 type meter struct {
 	conn.Bind
-	t       *Tunnel
-	checker device.CookieChecker
-	index   indexTable
-	collide collisions
-	count   counters
+	t         *Tunnel
+	checker   device.CookieChecker
+	index     indexTable
+	exchanges exchanges
+	count     counters
 }
 
 func newMeter(t *Tunnel, bind conn.Bind, self configs.Key) *meter {
 	m := &meter{Bind: bind, t: t}
 	m.checker.Init(device.NoisePublicKey(self))
 	m.index.init()
+	m.exchanges.now = t.o.Now
 	return m
 }
 
@@ -150,9 +154,21 @@ func (m *meter) handshake(b []byte, from conn.Endpoint) bool {
 		m.count.badMAC1.Add(1)
 		return false
 	}
-	if size == device.MessageInitiationSize && m.collide.wins(b, from.DstToString(), m.t.o.Now()) {
-		m.count.collided.Add(1)
-		return false
+	switch size {
+	case device.MessageInitiationSize:
+		ok, again := m.exchanges.takes(b, from.DstToString())
+		if again != nil {
+			m.resend(from)(again)
+		}
+		if !ok {
+			m.count.collided.Add(1)
+			return false
+		}
+	case device.MessageResponseSize:
+		// Only one that can be meant for us ends the repeating.
+		if m.index.lookup(binary.LittleEndian.Uint32(b[8:])) != nil {
+			m.exchanges.completes(from.DstToString())
+		}
 	}
 	kind.Add(1)
 	return true
@@ -167,18 +183,15 @@ func (m *meter) Send(bufs [][]byte, ep conn.Endpoint) error {
 	// as upstream's does to join them.
 	b, n := bufs[0], uint64(len(bufs))
 	var p *Peer
-	to, now := ep.DstToString, m.t.o.Now
 	switch kind := binary.LittleEndian.Uint32(b); {
 	case kind == device.MessageInitiationType || kind == device.MessageResponseType:
+		m.index.register(binary.LittleEndian.Uint32(b[4:]))
 		if kind == device.MessageResponseType {
-			m.collide.responded(to(), now())
-		} else if m.collide.needless(to(), now()) {
+			m.exchanges.answers(b, ep.DstToString())
+		} else if !m.exchanges.sends(b, ep.DstToString(), m.resend(ep)) {
 			m.count.collided.Add(1)
 			return nil
-		} else {
-			m.collide.sent(b, to(), now())
 		}
-		m.index.register(binary.LittleEndian.Uint32(b[4:]))
 		m.count.sentHandshakes.Add(n)
 	case kind != device.MessageTransportType:
 		m.count.sentHandshakes.Add(n)
@@ -207,7 +220,7 @@ func (t *Tunnel) Counters() Counters {
 		Initiations: c.initiations.Load(), Responses: c.responses.Load(), Cookies: c.cookies.Load(),
 		Transport: c.transport.Load(), Keepalives: c.keepalives.Load(),
 		Short: c.short.Load(), UnknownType: c.unknownType.Load(), BadSize: c.badSize.Load(), BadMAC1: c.badMAC1.Load(),
-		UnknownIndex: c.unknownIndex.Load(), Collided: c.collided.Load(),
+		UnknownIndex: c.unknownIndex.Load(), Collided: c.collided.Load(), Repeated: c.repeated.Load(),
 		SentHandshakes: c.sentHandshakes.Load(), SentTransport: c.sentTransport.Load(), SentKeepalives: c.sentKeepalives.Load(),
 		SendErrors: c.sendErrors.Load(),
 	}

@@ -1,10 +1,12 @@
 package tunnel
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -284,6 +286,69 @@ func TestCollision(t *testing.T) {
 			}
 			if n := a.Counters().Collided + b.Counters().Collided; n != 1 {
 				t.Errorf("%d initiations were put back, want 1", n)
+			}
+		})
+	}
+}
+
+// TestBothStart starts both sides within a moment of each other, over a wire
+// with a delay: whatever crosses or races, both can send before the device
+// would have tried again (5 s).
+func TestBothStart(t *testing.T) {
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for i := range 100 {
+		delay := time.Duration(r.IntN(3)) * time.Millisecond
+		first := time.Duration(r.IntN(3)) * time.Millisecond
+		loss := i%3 == 0
+		synctest.Test(t, func(t *testing.T) {
+			var got arrivals
+			a, b, ma, mb := memoryPair(t, &got, &got, nil)
+			if err := b.SetEndpoint(b.peer, ma.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			wire := func(to *Memory) func([]byte) bool {
+				var n atomic.Int32
+				return func(d []byte) bool {
+					if n.Add(1) == 1 && loss && to == ma {
+						return false // the first of b's is lost
+					}
+					d = slices.Clone(d)
+					go func() {
+						time.Sleep(delay)
+						to.Inject(d)
+					}()
+					return false
+				}
+			}
+			ma.Filter(wire(mb))
+			mb.Filter(wire(ma))
+			a.run(t)
+			b.run(t)
+			for _, s := range []struct {
+				*side
+				at time.Duration
+			}{{a, first}, {b, 1 * time.Millisecond}} {
+				go func() {
+					time.Sleep(s.at)
+					s.Send(s.peer, buffer(udpPacket(100, 0)), Rest)
+				}()
+			}
+			time.Sleep(1500 * time.Millisecond)
+			synctest.Wait()
+			if got.n() != 2 {
+				t.Errorf("round %d: delay %v, first %v, loss %v: %d of 2 packets arrived\n%+v\n%+v", i, delay, first, loss, got.n(), a.Counters(), b.Counters())
+			}
+			for _, s := range []*side{a, b} {
+				for range 3 {
+					s.Send(s.peer, buffer(udpPacket(100, 0)), Rest)
+				}
+			}
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if got.n() != 8 {
+				t.Errorf("round %d: %d of 8 packets arrived", i, got.n())
 			}
 		})
 	}

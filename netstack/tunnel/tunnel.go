@@ -225,6 +225,7 @@ func (t *Tunnel) Close() error {
 		<-t.done
 		return nil
 	}
+	t.meter.exchanges.close()
 	t.dev.Close()
 	t.queue.close()
 	close(t.done)
