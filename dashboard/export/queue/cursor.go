@@ -28,7 +28,9 @@ func (p position) compare(o position) int {
 type Loss struct {
 	Reader string `json:"reader"`
 	// Why is "bound": the queue was full; "disk": the file system was;
-	// "damaged": a record did not match its checksum.
+	// "damaged": a record did not match its checksum; "refused": the engine
+	// did not want these items and never will (From and To are those of the
+	// records they were in).
 	Why string `json:"why"`
 	Items
 	Records uint64 `json:"records"`
@@ -45,6 +47,7 @@ const (
 	Bound   = "bound"
 	Disk    = "disk"
 	Damaged = "damaged"
+	Refused = "refused"
 )
 
 func (l *Loss) empty() bool { return l.Records == 0 && l.Unknown == 0 }

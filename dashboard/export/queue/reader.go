@@ -169,7 +169,11 @@ func (b *Batch) fill(f io.ReaderAt, s segment, at int64, size *int64, limit Limi
 }
 
 // Ack says that the batch was delivered: the cursor moves past it, durably.
-func (r *Reader) Ack(b *Batch) error {
+func (r *Reader) Ack(b *Batch) error { return r.Refuse(b, Items{}) }
+
+// Refuse says that the batch was delivered, but for some items that will never
+// be taken. The cursor moves past it, durably, and they are counted as lost.
+func (r *Reader) Refuse(b *Batch, refused Items) error {
 	s := &r.q.state
 	s.Lock()
 	defer s.Unlock()
@@ -180,6 +184,13 @@ func (r *Reader) Ack(b *Batch) error {
 	clear(c.doubtful)
 	c.flying = position{}
 	c.count(Damaged, b.skipped)
+	if refused != (Items{}) {
+		l := Loss{Items: refused}
+		for _, rec := range b.Records {
+			l.add(Loss{Records: 1, From: rec.From, To: rec.To})
+		}
+		c.count(Refused, l)
+	}
 	if b.end.compare(c.at) > 0 {
 		c.at = b.end
 	}
