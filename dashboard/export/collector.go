@@ -66,7 +66,7 @@ func (e *Exporter) Collect(ch chan<- prometheus.Metric) {
 		put(backlogBytes, float64(q.Backlog), name)
 		unknown := uint64(0)
 		for _, why := range []string{queue.Bound, queue.Disk, queue.Damaged, queue.Refused} {
-			l := q.Lost[why]
+			l := e.missed(q.Lost[why])
 			unknown += l.Unknown
 			for kind, n := range byKind(l.Items) {
 				put(lostItems, float64(n), name, why, kind)

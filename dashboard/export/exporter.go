@@ -160,7 +160,21 @@ type Dropped struct {
 	Message string `json:"message"`
 }
 
+// missed is what a sink would have got of a loss.
+func (e *Exporter) missed(l queue.Loss) queue.Loss {
+	for _, r := range e.runs {
+		if r.sink.Name == l.Reader {
+			l.Items = r.sink.skips().of(l.Items)
+		}
+	}
+	return l
+}
+
 func (e *Exporter) reportLoss(ctx context.Context, l queue.Loss) bool {
+	l = e.missed(l)
+	if l.Items == (queue.Items{}) && l.Unknown == 0 {
+		return true
+	}
 	d := Dropped{Loss: l, Message: describe(l)}
 	data, err := json.Marshal(d)
 	if err != nil {

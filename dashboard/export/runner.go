@@ -186,15 +186,7 @@ func (r *runner) wanted(b *queue.Batch) (items, unreadable queue.Items, out []st
 			unreadable.Events += b.Records[i].Items.Events
 			continue
 		}
-		if skip.Samples {
-			d.Samples = nil
-		}
-		if skip.Flows {
-			d.Flows = nil
-		}
-		if skip.Events {
-			d.Events = nil
-		}
+		skip.from(&d)
 		if len(d.Samples)+len(d.Flows)+len(d.Events) == 0 {
 			continue
 		}
@@ -204,6 +196,33 @@ func (r *runner) wanted(b *queue.Batch) (items, unreadable queue.Items, out []st
 		out = append(out, d)
 	}
 	return items, unreadable, out
+}
+
+// from takes what is skipped out of a batch.
+func (s Skip) from(b *store.Batch) {
+	if s.Samples {
+		b.Samples = nil
+	}
+	if s.Flows {
+		b.Flows = nil
+	}
+	if s.Events {
+		b.Events = nil
+	}
+}
+
+// of is what is left of a number of items.
+func (s Skip) of(i queue.Items) queue.Items {
+	if s.Samples {
+		i.Samples = 0
+	}
+	if s.Flows {
+		i.Flows = 0
+	}
+	if s.Events {
+		i.Events = 0
+	}
+	return i
 }
 
 // skips is what the sink does not get: what it should not, and what it has no
