@@ -165,6 +165,7 @@ func (w writer) uplinks(all []netstack.UplinkStatus) {
 			"short": n.Short, "unknown_type": n.UnknownType, "bad_size": n.BadSize, "bad_mac1": n.BadMAC1,
 		})
 		w.put(uplinkUnknownIndex, float64(n.UnknownIndex), u.Name)
+		w.put(uplinkRepeated, float64(n.Repeated), u.Name)
 		w.put(uplinkCollided, float64(n.Collided), u.Name)
 		w.put(uplinkSendErrors, float64(n.SendErrors), u.Name)
 	}

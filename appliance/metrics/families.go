@@ -30,6 +30,7 @@ const (
 	uplinkKeepalives
 	uplinkRefused
 	uplinkUnknownIndex
+	uplinkRepeated
 	uplinkCollided
 	uplinkSendErrors
 	lanPackets
@@ -100,6 +101,7 @@ func families() [numFamilies]Family {
 		uplinkKeepalives:   counter("uplink_keepalives_total", "WireGuard keepalives.", "uplink", "direction"),
 		uplinkRefused:      counter("uplink_refused_messages_total", "Received messages that were refused before decryption.", "uplink", "reason"),
 		uplinkUnknownIndex: counter("uplink_unknown_session_messages_total", "Received transport messages of a session that does not exist here.", "uplink"),
+		uplinkRepeated:     counter("uplink_repeated_handshakes_total", "Handshake messages of ours that were sent again because no answer came.", "uplink"),
 		uplinkCollided:     counter("uplink_collided_handshakes_total", "Handshake initiations that gave way to one of the other side.", "uplink"),
 		uplinkSendErrors:   counter("uplink_send_errors_total", "Calls to send on the uplink's socket that failed.", "uplink"),
 

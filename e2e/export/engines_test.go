@@ -320,8 +320,8 @@ func TestPostgresSchema(t *testing.T) {
 	for query, want := range map[string]string{
 		`SELECT latency_ms::text FROM patronus.samples WHERE path = 'hq.wan0~branch-3.lte0' ORDER BY at LIMIT 1`:          "0.03",
 		`SELECT data->>'nul' FROM patronus.events ORDER BY at DESC LIMIT 1`:                                               "ab",
-		`SELECT relname::text FROM patronus.events e JOIN pg_class c ON c.oid = e.tableoid ORDER BY at DESC LIMIT 1`:                                   "events_other",
-		`SELECT relname::text FROM patronus.samples s JOIN pg_class c ON c.oid = s.tableoid ORDER BY at LIMIT 1`:                                       "samples_" + start.UTC().Format("20060102"),
+		`SELECT relname::text FROM patronus.events e JOIN pg_class c ON c.oid = e.tableoid ORDER BY at DESC LIMIT 1`:      "events_other",
+		`SELECT relname::text FROM patronus.samples s JOIN pg_class c ON c.oid = s.tableoid ORDER BY at LIMIT 1`:          "samples_" + start.UTC().Format("20060102"),
 		`SELECT policy FROM patronus.flows WHERE policy LIKE 'not%'`:                                                      "not \ufffd UTF-8 ",
 		`SELECT host(src) || ' ' || (decision->>'policy') || ' ' || reason FROM patronus.flows ORDER BY at, rule LIMIT 1`: "10.0.0.1 p zürich\n",
 		`SELECT count(*)::text FROM patronus.schema_version`:                                                              "1",

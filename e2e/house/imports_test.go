@@ -35,11 +35,18 @@ var direction = []rule{
 	{"netstack/...", []string{"configs", "netstack/packet"}},
 	{"appliance/store", []string{"configs", "netstack/path", "netstack/flow"}},
 	{"appliance/agent", []string{"configs", "appliance/store"}},
+	{"appliance/metrics", []string{"netstack/...", "dashboard/export/series"}},
 	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/agent", "dashboard/..."}},
 	// The lab needs the link emulator that the tests use: see its DESIGN.md.
 	{"appliance/lab", []string{"configs", "netstack/...", "appliance", "e2e/vnet"}},
 	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "e2e/vnet"}},
 	{"appliance/cmd/patronus", []string{"configs", "appliance", "appliance/cli"}},
+	{"dashboard/export/outbound", nil},
+	{"dashboard/export/queue", nil},
+	{"dashboard/export/selfmon", nil},
+	{"dashboard/export/series", []string{"netstack/path"}},
+	{"dashboard/export/syslog", []string{"dashboard/export/outbound"}},
+	{"dashboard/export", []string{"appliance/store", "netstack/path", "dashboard/export/..."}},
 	{"dashboard/...", []string{"configs", "appliance/store", "appliance/agent", "netstack/policy", "dashboard/..."}},
 	{"image/...", []string{"configs", "image/..."}},
 	// The emulator is a library of the lab, so it knows no more than ports and packets.
