@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
+	"patronus/appliance/store"
 	"patronus/netstack"
 	"patronus/netstack/path"
 	"patronus/netstack/probe"
@@ -196,5 +197,42 @@ func BenchmarkScrape(b *testing.B) {
 		if _, err := r.Gather(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+type stats store.Stats
+
+func (s stats) Stats() store.Stats { return store.Stats(s) }
+
+func TestStoreCollector(t *testing.T) {
+	// Every field a value of its own, so that a new one is missed here.
+	var s store.Stats
+	r := reflect.ValueOf(&s).Elem()
+	for i := range r.NumField() {
+		switch f := r.Field(i); f.Kind() {
+		case reflect.Uint64:
+			f.SetUint(uint64(900 + i))
+		case reflect.Int:
+			f.SetInt(int64(900 + i))
+		case reflect.Bool:
+			f.SetBool(true)
+		default:
+			t.Fatalf("store.Stats.%s is of a kind that nobody tells", r.Type().Field(i).Name)
+		}
+	}
+	c := NewStoreCollector(stats(s))
+	text := scrape(t, c)
+	for i := range r.NumField() {
+		want := fmt.Sprintf(" %d\n", 900+i)
+		if r.Field(i).Kind() == reflect.Bool {
+			want = "patronus_store_full 1\n"
+		}
+		if !strings.Contains(text, want) {
+			t.Errorf("no series of store.Stats.%s", r.Type().Field(i).Name)
+		}
+	}
+	problems, err := testutil.CollectAndLint(c)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
 	}
 }

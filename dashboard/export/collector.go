@@ -40,7 +40,7 @@ func families() [numFamilies]family {
 		attempts:     f(prometheus.CounterValue, "attempts_total", "Deliveries that were tried.", "sink"),
 		failures:     f(prometheus.CounterValue, "failures_total", "Deliveries that failed or were refused.", "sink"),
 		sinkUp:       f(prometheus.GaugeValue, "sink_up", "1 if the last delivery to the sink did not fail.", "sink"),
-		lastSuccess:  f(prometheus.GaugeValue, "last_success_timestamp_seconds", "When the sink last took something, Unix time.", "sink"),
+		lastSuccess:  f(prometheus.GaugeValue, "last_success_timestamp_seconds", "When the sink last took something since the start, Unix time; 0: not yet.", "sink"),
 	}
 }
 
@@ -86,9 +86,11 @@ func (e *Exporter) Collect(ch chan<- prometheus.Metric) {
 			up = 0
 		}
 		put(sinkUp, up, name)
+		at := 0.0
 		if !s.lastSuccess.IsZero() {
-			put(lastSuccess, float64(s.lastSuccess.UnixMilli())/1000, name)
+			at = float64(s.lastSuccess.UnixMilli()) / 1000
 		}
+		put(lastSuccess, at, name)
 	}
 }
 

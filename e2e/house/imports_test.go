@@ -35,7 +35,7 @@ var direction = []rule{
 	{"netstack/...", []string{"configs", "netstack/packet"}},
 	{"appliance/store", []string{"configs", "netstack/path", "netstack/flow"}},
 	{"appliance/agent", []string{"configs", "appliance/store"}},
-	{"appliance/metrics", []string{"netstack/...", "dashboard/export/series"}},
+	{"appliance/metrics", []string{"netstack/...", "appliance/store", "dashboard/export/series"}},
 	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/agent", "dashboard/..."}},
 	// The lab needs the link emulator that the tests use: see its DESIGN.md.
 	{"appliance/lab", []string{"configs", "netstack/...", "appliance", "e2e/vnet"}},
