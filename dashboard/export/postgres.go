@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -302,5 +303,26 @@ func document(b json.RawMessage) any {
 		}
 		b = quoted
 	}
-	return text(strings.ReplaceAll(string(b), `\u0000`, ""))
+	return text(string(withoutNUL(b)))
+}
+
+// withoutNUL leaves the escape of NUL out of valid JSON; a backslash that is
+// itself escaped begins no escape.
+func withoutNUL(b []byte) []byte {
+	if !bytes.Contains(b, []byte(`\u0000`)) {
+		return b
+	}
+	out := make([]byte, 0, len(b))
+	for i := 0; i < len(b); i++ {
+		switch {
+		case b[i] != '\\' || i+1 == len(b):
+			out = append(out, b[i])
+		case bytes.HasPrefix(b[i:], []byte(`\u0000`)):
+			i += 5
+		default:
+			out = append(out, b[i], b[i+1])
+			i++
+		}
+	}
+	return out
 }
