@@ -8,9 +8,10 @@ import (
 
 // Options are how a store is kept. The zero value is a small appliance's.
 type Options struct {
-	// Site is the site that the store belongs to. What [Store.Append] takes for
-	// other sites is kept, but does not enter the change feed, and their
-	// timelines are taken as they are. Empty: every site is its own.
+	// Site is the site that the store belongs to. Of other sites, [Store.Append]
+	// keeps samples, with their times as they are, and events; their flow records
+	// and states come by [Store.Import]. They do not enter the change feed.
+	// Empty: every site is its own.
 	Site string
 	// Dashboard spends memory for speed; false is the profile for a machine of
 	// 512 MB.
@@ -36,9 +37,22 @@ type Keep struct {
 	Totals            time.Duration // per-minute totals of flows
 	Events            time.Duration
 	States            time.Duration
+	Sketches          time.Duration // of a dashboard
 }
 
 const day = 24 * time.Hour
+
+// tier is how long a tier is kept.
+func (k *Keep) tier(t Tier) time.Duration {
+	switch t {
+	case Minute:
+		return k.Minute
+	case Hour:
+		return k.Hour
+	default:
+		return k.Raw
+	}
+}
 
 func (o Options) withDefaults() Options {
 	k := &o.Keep
@@ -52,6 +66,7 @@ func (o Options) withDefaults() Options {
 	}{
 		{&k.Raw, raw}, {&k.Minute, minute}, {&k.Hour, 90 * day}, {&k.Flows, 30 * day},
 		{&k.Totals, 90 * day}, {&k.Events, 90 * day}, {&k.States, 90 * day},
+		{&k.Sketches, 90 * day},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.value
