@@ -14,7 +14,7 @@ import (
 // Errors of revisions; errors.Is finds them in what [Verify] and [Store] return.
 var (
 	ErrMalformed = errors.New("malformed revision")
-	ErrSignature = errors.New("revision is not signed by the root key")
+	ErrSignature = errors.New("revision is not signed by the root key or its controller")
 	ErrFabric    = errors.New("revision is for another fabric")
 	ErrSite      = errors.New("revision is for another site")
 	ErrStale     = errors.New("revision is not newer than the current one")
@@ -34,6 +34,9 @@ type Revision struct {
 	// for the first. The body is complete all the same.
 	PrevHash [sha256.Size]byte
 	Body     []byte // the JSON of [Config.Canonical]
+	// Controller is who signed it, nil if the root did. [Verify] sets it; it is
+	// not part of the encoding.
+	Controller *Controller
 }
 
 // The bytes that travel, all integers big-endian:
@@ -120,19 +123,28 @@ func (r *Revision) Sign(key *RootKey) ([]byte, error) {
 	return append(b, key.sign(b)...), nil
 }
 
-// Verify reads signed bytes if they are signed by root. It returns
-// [ErrMalformed] or [ErrSignature]; whose revision it is, and whether it is
-// newer, is for the caller to check, as [Store] does. The revision's Body
-// borrows from signed.
+// Verify reads signed bytes if they are signed by root, or by a controller that
+// root certified for the revision's epoch. It returns [ErrMalformed],
+// [ErrSignature], [ErrCertificate], [ErrTerm] or [ErrFabric]; whose revision it
+// is, and whether it is newer, is for the caller to check, as [Store] does. The
+// revision's Body borrows from signed.
 func Verify(signed []byte, root ed25519.PublicKey) (*Revision, error) {
+	if bytes.HasPrefix(signed, []byte(delegatedMagic)) {
+		return verifyDelegated(signed, root)
+	}
+	return verifyRevision(signed, root)
+}
+
+// verifyRevision reads a revision that is signed by key itself.
+func verifyRevision(signed []byte, key ed25519.PublicKey) (*Revision, error) {
 	if len(signed) < fixedPart || len(signed) > maxRevision || !bytes.HasPrefix(signed, []byte(revisionMagic)) {
 		return nil, ErrMalformed
 	}
-	if len(root) != ed25519.PublicKeySize {
-		return nil, ErrSignature // a root that cannot have signed anything
+	if len(key) != ed25519.PublicKeySize {
+		return nil, ErrSignature // a key that cannot have signed anything
 	}
 	message := signed[:len(signed)-ed25519.SignatureSize]
-	if !ed25519.Verify(root, message, signed[len(message):]) {
+	if !ed25519.Verify(key, message, signed[len(message):]) {
 		return nil, ErrSignature
 	}
 	in := reader{rest: message[len(revisionMagic):]}

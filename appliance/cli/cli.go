@@ -38,10 +38,14 @@ type commands struct {
 	Paths   pathsCmd   `cmd:"" help:"List the paths of the appliance on this machine, with their quality."`
 	Flows   flowsCmd   `cmd:"" help:"List the flows of the appliance on this machine."`
 	Explain explainCmd `cmd:"" help:"Say what becomes of a packet, and why: policies, class, paths."`
+	Capture captureCmd `cmd:"" help:"Show packets as they pass, as pcapng for Wireshark, with what was decided about them."`
 	Config  configCmd  `cmd:"" help:"Check a configuration, or print the reference."`
 	Policy  policyCmd  `cmd:"" help:"Check policies, and try them without a network."`
 	Reload  reloadCmd  `cmd:"" help:"Make the running appliance read its configuration again."`
 	Keygen  keygenCmd  `cmd:"" help:"Make a WireGuard key for an uplink."`
+	Root    rootCmd    `cmd:"" help:"Print the root keys that this appliance trusts."`
+	Join    joinCmd    `cmd:"" help:"Let a dashboard configure this site."`
+	Leave   leaveCmd   `cmd:"" help:"Let no dashboard configure this site any more."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Edge edgeCmd `cmd:"" hidden:"" help:"The child that owns packets and keys."`

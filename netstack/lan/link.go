@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,10 @@ type Link struct {
 // ConfigureLink sets MTU, addresses and routes and brings the interface up. It
 // adds and replaces; it removes nothing, so it may be repeated. It needs
 // CAP_NET_ADMIN.
+//
+// Where the machine has IPv6 switched off and will not switch it on for this
+// interface, what is IPv6 is left out, and [ErrNoIPv6] returned when all else is
+// done.
 func ConfigureLink(l Link) error {
 	ifc, err := net.InterfaceByName(l.Name)
 	if err != nil {
@@ -37,6 +42,11 @@ func ConfigureLink(l Link) error {
 	conn, err := rtnetlink.Dial(nil)
 	if err != nil {
 		return fmt.Errorf("configure %s: %w", l.Name, err)
+	}
+	var without error
+	if l.wants6() && !enable6(l.Name) {
+		without = fmt.Errorf("configure %s: %w", l.Name, ErrNoIPv6)
+		l = l.only4()
 	}
 	defer func() { _ = conn.Close() }()
 	index := uint32(ifc.Index)
@@ -62,7 +72,36 @@ func ConfigureLink(l Link) error {
 			return fmt.Errorf("configure %s: add route %v: %w", l.Name, r.Prefix, err)
 		}
 	}
-	return nil
+	return without
+}
+
+// ErrNoIPv6 says that an interface carries no IPv6.
+var ErrNoIPv6 = errors.New("IPv6 is switched off on it (sysctl net.ipv6.conf.<interface>.disable_ipv6)")
+
+func (l *Link) wants6() bool {
+	return slices.ContainsFunc(l.Addresses, is6) || slices.ContainsFunc(l.Routes, func(r Route) bool { return is6(r.Prefix) })
+}
+
+// only4 is l without what is IPv6.
+func (l *Link) only4() Link {
+	out := *l
+	out.Addresses = slices.DeleteFunc(slices.Clone(l.Addresses), is6)
+	out.Routes = slices.DeleteFunc(slices.Clone(l.Routes), func(r Route) bool { return is6(r.Prefix) })
+	return out
+}
+
+func is6(p netip.Prefix) bool { return p.Addr().Is6() }
+
+// enable6 reports whether an interface carries IPv6, after it was switched on
+// if that was needed and possible.
+func enable6(name string) bool {
+	file := "/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6"
+	if off, err := os.ReadFile(file); err != nil || len(off) == 0 {
+		return false // a kernel without it
+	} else if off[0] == '0' {
+		return true
+	}
+	return os.WriteFile(file, []byte("0"), 0) == nil
 }
 
 func addressMessage(index uint32, a netip.Prefix) *rtnetlink.AddressMessage {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -135,6 +136,34 @@ func TestTUNFromDescriptor(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A machine whose new interfaces come without IPv6 gets it where it is asked
+// for; one that has none keeps its IPv4.
+func TestLinkWithoutIPv6(t *testing.T) {
+	ns := newNamespaces(t, "a")[0]
+	ns.in(func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
+	})
+	l := Link{
+		Name: "tun0", MTU: 1420, Addresses: []netip.Prefix{testNets4[0], testNets6[0]},
+		Routes: []Route{{Prefix: testNets4[1].Masked()}, {Prefix: testNets6[1].Masked()}},
+	}
+	ns.in(func() error {
+		fd, err := (TUNDevice{Name: "tun0"}).Open()
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if enable6("none0") {
+			t.Error("an interface that is not there carries IPv6")
+		}
+		return ConfigureLink(l)
+	})
+	only := l.only4()
+	if len(only.Addresses) != 1 || len(only.Routes) != 1 || only.wants6() || !l.wants6() {
+		t.Errorf("without IPv6: %+v", only)
 	}
 }
 
