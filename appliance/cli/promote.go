@@ -18,21 +18,14 @@ func (l *local) node() *appliance.NodeClient {
 	return appliance.NewNodeClient(appliance.NodeSocket(l.DataDir))
 }
 
-// declare signs a statement about this appliance's role, with the key that
-// only its operator can read, and gives it to the node.
-func (l *local) declare(ctx context.Context, role *appliance.RoleStatus, dashboard bool) (uint64, error) {
+// declare changes this appliance's role, with the key that only its operator can
+// read.
+func (l *local) declare(ctx context.Context, dashboard bool) (uint64, error) {
 	key, err := configs.LoadRootKey(appliance.SigningKeyFile(l.DataDir))
 	if err != nil {
 		return 0, fmt.Errorf("%w\npromotion and demotion need the appliance's own key: run this on the appliance, as the user that runs it", err)
 	}
-	t := configs.Term{
-		Fabric: role.Fabric, Site: role.Site, By: role.Site, Number: role.Highest + 1, Dashboard: dashboard, IssuedAt: time.Now().UTC(),
-	}
-	signed, err := t.Sign(key)
-	if err != nil {
-		return 0, err
-	}
-	return t.Number, l.node().Declare(ctx, signed)
+	return appliance.Promote(ctx, l.node(), key, dashboard)
 }
 
 type promoteCmd struct {
@@ -57,7 +50,7 @@ func (c *promoteCmd) Run(ctx context.Context, env *Env) error {
 		return c.print(env.Stdout, plan, func(t *tabwriter.Writer) { plan.write(t) })
 	}
 	if role.Role != appliance.RoleDashboard {
-		term, err := c.declare(ctx, role, true)
+		term, err := c.declare(ctx, true)
 		if err != nil {
 			return err
 		}
@@ -206,7 +199,7 @@ func (c *demoteCmd) Run(ctx context.Context, env *Env) error {
 		_, err = fmt.Fprintf(env.Stdout, "%s would stop standing by; %s stays the dashboard; the history at %s stays\n", role.Site, dash(role.Holder), role.Site)
 		return err
 	}
-	term, err := c.declare(ctx, role, false)
+	term, err := c.declare(ctx, false)
 	if err != nil {
 		return err
 	}
