@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"patronus/netstack"
+	"patronus/netstack/capture"
 )
 
 // The edge's interface is HTTP/1.1 with JSON over a unix socket, or over any
@@ -28,6 +29,7 @@ import (
 //	POST /v1/flows/{key}/reevaluate  204, or 404
 //	POST /v1/paths/{id}/test       netstack.PathTest
 //	POST /v1/explain               netstack.Explanation
+//	POST /v1/capture               netstack.CaptureOptions in, a stream of pcapng out
 //	GET  /v1/dial?network=&addr=   Upgrade: the connection itself
 //	GET  /v1/accept?port=          Upgrade: the next connection to our overlay port
 //	GET  /debug/pprof/profile?seconds=  where the CPU's time goes, for go tool pprof
@@ -137,6 +139,36 @@ func (c *EdgeClient) TestPath(ctx context.Context, id string) (*netstack.PathTes
 func (c *EdgeClient) Explain(ctx context.Context, q netstack.Question) (*netstack.Explanation, error) {
 	var x netstack.Explanation
 	return &x, c.do(ctx, http.MethodPost, "/v1/explain", q, &x)
+}
+
+// Capture writes packets to w as pcapng until a cap is reached, ctx ends or the
+// edge does. What became of it is told in the first two cases.
+func (c *EdgeClient) Capture(ctx context.Context, o netstack.CaptureOptions, w io.Writer) (capture.Result, error) {
+	var res capture.Result
+	text, err := json.Marshal(o)
+	if err != nil {
+		return res, fmt.Errorf("encode request: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://edge/v1/capture", bytes.NewReader(text))
+	if err != nil {
+		return res, fmt.Errorf("ask the edge: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return res, fmt.Errorf("ask the edge: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return res, fmt.Errorf("%w: %s", ErrEdge, bytes.TrimSpace(text))
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return res, fmt.Errorf("capture: %w", err)
+	}
+	if err := json.Unmarshal([]byte(resp.Trailer.Get(captureTrailer)), &res); err != nil {
+		return res, fmt.Errorf("capture: the edge's last words: %w", err)
+	}
+	return res, nil
 }
 
 // Telemetry passes the edge's events to sink until ctx ends or the edge does.

@@ -64,6 +64,7 @@ func (e *Edge) routes() http.Handler {
 		}
 		return e.engine.Explain(q)
 	}))
+	mux.HandleFunc("POST /v1/capture", e.capture)
 	mux.HandleFunc("GET /v1/telemetry", e.stream)
 	mux.HandleFunc("GET /v1/dial", e.dial)
 	mux.HandleFunc("GET /v1/accept", e.accept)
@@ -112,6 +113,47 @@ func (e *Edge) stream(w http.ResponseWriter, r *http.Request) {
 		}
 		return flush.Flush() == nil
 	})
+}
+
+// captureTrailer carries what became of a capture, after its packets.
+const captureTrailer = "Patronus-Capture"
+
+// capture streams packets as pcapng until a cap is reached or the client goes.
+func (e *Edge) capture(w http.ResponseWriter, r *http.Request) {
+	var o netstack.CaptureOptions
+	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&o); err != nil {
+		http.Error(w, "unreadable options: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-pcapng")
+	w.Header().Set("Trailer", captureTrailer)
+	out := &flushed{w: w, flush: http.NewResponseController(w)}
+	res, err := e.engine.Capture(r.Context(), o, out)
+	if err != nil && !out.begun {
+		w.Header().Del("Trailer")
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	text, err := json.Marshal(res)
+	if err == nil {
+		w.Header().Set(captureTrailer, string(text))
+	}
+}
+
+// flushed sends each write at once: a person watches.
+type flushed struct {
+	w     io.Writer
+	flush *http.ResponseController
+	begun bool
+}
+
+func (f *flushed) Write(b []byte) (int, error) {
+	f.begun = true
+	n, err := f.w.Write(b)
+	if err != nil {
+		return n, err
+	}
+	return n, f.flush.Flush()
 }
 
 func (e *Edge) dial(w http.ResponseWriter, r *http.Request) {

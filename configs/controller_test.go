@@ -147,6 +147,38 @@ func TestTermFences(t *testing.T) {
 	}
 }
 
+// TestJoinedRoot lets a site trust another root beside its own.
+func TestJoinedRoot(t *testing.T) {
+	own, other := GenerateRootKey(), GenerateRootKey()
+	key, _, certificate := controller(t, other, 2)
+	dir := t.TempDir()
+	s, _, err := OpenStore(dir, "acme", "hq", own.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Save(numbered(t, own, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	foreign := delegated(t, key, certificate, 2, 1)
+	if _, err := s.Save(foreign); !errors.Is(err, ErrCertificate) {
+		t.Errorf("before it joined: %v", err)
+	}
+	s.Trust(own.Public(), other.Public())
+	if _, err := s.Save(foreign); err != nil {
+		t.Fatal(err)
+	}
+	if _, damage, err := OpenStore(dir, "acme", "hq", own.Public(), other.Public()); err != nil || damage != nil {
+		t.Errorf("opened again: %v, %v", damage, err)
+	}
+	if _, _, err := OpenStore(dir, "acme", "hq"); err != nil {
+		t.Error(err)
+	}
+	s.Trust()
+	if _, err := s.Save(foreign); !errors.Is(err, ErrSignature) {
+		t.Errorf("without any root: %v", err)
+	}
+}
+
 func FuzzController(f *testing.F) {
 	root := GenerateRootKey()
 	key, _, certificate := controller(f, root, 4)

@@ -140,19 +140,30 @@ func FromConfig(c *Config) *Network {
 	return n.Clone()
 }
 
-// Adopt takes over what a site's own configuration says of itself alone: its
-// uplinks in full, its LAN ports and devices.
+// Adopt makes a site managed, by what its own configuration says of what
+// concerns it alone: its LAN ports, its devices, and of its uplinks how they
+// are attached. Everything else stays as the network has it.
 func (n *Network) Adopt(c *Config) error {
 	s := n.Site(c.Site)
 	switch {
 	case c.Fabric != n.Fabric:
 		return fmt.Errorf("adopt site %s: %w: %s", c.Site, ErrFabric, c.Fabric)
-	case s == nil:
+	case s == nil || c.Self() == nil:
 		return fmt.Errorf("adopt site %s: %w", c.Site, ErrNoSite)
 	}
 	own := FromConfig(c).Site(c.Site)
-	own.Labels = s.Labels
-	*s = *own
+	s.Managed, s.DataDir, s.LAN, s.Devices = true, own.DataDir, own.LAN, own.Devices
+	uplinks := slices.Clone(s.Uplinks)
+	for i := range uplinks {
+		u := &uplinks[i]
+		for _, o := range own.Uplinks {
+			if o.Name == u.Name {
+				u.PrivateKeyFile, u.ListenPort, u.Interface, u.Source = o.PrivateKeyFile, o.ListenPort, o.Interface, o.Source
+				u.MTU, u.Keepalive = o.MTU, o.Keepalive
+			}
+		}
+	}
+	s.Uplinks = uplinks
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -82,8 +83,19 @@ func TestNetworkAdopt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(got.LAN, east.LAN) || got.DataDir != east.DataDir || !reflect.DeepEqual(got.Self(), east.Self()) {
+	if !reflect.DeepEqual(got.LAN, east.LAN) || got.DataDir != east.DataDir {
 		t.Errorf("east lost something: %+v", got)
+	}
+	for i, u := range got.Self().Uplinks {
+		want := east.Self().Uplinks[i]
+		if u.PrivateKeyFile != want.PrivateKeyFile || u.ListenPort != want.ListenPort || u.PublicKey != want.PublicKey {
+			t.Errorf("east's uplink became %+v, want %+v", u, want)
+		}
+	}
+	// What the network says of all wins over what the site said.
+	east.Self().Prefixes = []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}
+	if err := n.Adopt(east); err != nil || slices.Contains(n.Site("east").Prefixes, east.Self().Prefixes[0]) {
+		t.Errorf("a site changed the network: %v", err)
 	}
 	if n.Site("east").Labels["region"] != "emea" {
 		t.Error("labels were lost")

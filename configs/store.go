@@ -21,9 +21,9 @@ import (
 // A Store is safe for concurrent use; one process at a time may have it open.
 type Store struct {
 	dir, fabric, site string
-	root              ed25519.PublicKey
 
 	mu    sync.Mutex
+	roots []ed25519.PublicKey
 	slots [2]slot
 }
 
@@ -37,16 +37,17 @@ type slot struct {
 func slotName(i int) string { return [2]string{"revision-a", "revision-b"}[i] }
 
 // OpenStore reads the store of a site in dir, which is made if it is not there
-// (mode 0700). root is the key that the appliance trusts.
+// (mode 0700). roots are the keys that the appliance trusts: its own, and that of
+// the fabric that it has joined.
 //
 // What is damaged, or is not for this site and root, is left out and told in
 // damage: the store opens with what is good, which may be nothing. err is for a
 // directory that cannot be used at all.
-func OpenStore(dir, fabric, site string, root ed25519.PublicKey) (s *Store, damage, err error) {
+func OpenStore(dir, fabric, site string, roots ...ed25519.PublicKey) (s *Store, damage, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("open revisions: %w", err)
 	}
-	s = &Store{dir: dir, fabric: fabric, site: site, root: root}
+	s = &Store{dir: dir, fabric: fabric, site: site, roots: roots}
 	var damaged []error
 	for i := range s.slots {
 		file := filepath.Join(dir, slotName(i))
@@ -84,7 +85,7 @@ func (s *Store) read(file string) (slot, error) {
 // verify checks the signature, whose the revision is, and that its body can
 // be run.
 func (s *Store) verify(signed []byte) (*Revision, error) {
-	r, err := Verify(signed, s.root)
+	r, err := s.trusted(signed)
 	switch {
 	case err != nil:
 		return nil, err
@@ -97,6 +98,26 @@ func (s *Store) verify(signed []byte) (*Revision, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// trusted verifies by whichever root has signed.
+func (s *Store) trusted(signed []byte) (r *Revision, err error) {
+	err = ErrSignature
+	for _, root := range s.roots {
+		r, err = Verify(signed, root)
+		if !errors.Is(err, ErrSignature) && !errors.Is(err, ErrCertificate) {
+			break
+		}
+	}
+	return r, err
+}
+
+// Trust replaces the roots that new revisions are verified by. What is kept
+// stays kept.
+func (s *Store) Trust(roots ...ed25519.PublicKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.roots = roots
 }
 
 // Current is the newest good revision, nil if there is none.
@@ -168,7 +189,7 @@ func (s *Store) save(signed []byte) (*Revision, error) {
 
 // Issue makes the next revision from a configuration, signs it with the key
 // that the appliance itself holds, and keeps it. If nothing has changed since
-// the current revision it returns that one. key must be the root of the store.
+// the current revision it returns that one. key must be one of the store's roots.
 func (s *Store) Issue(c *Config, key *RootKey, at time.Time) (*Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 
 	"patronus/configs"
+	"patronus/netstack/capture"
 	"patronus/netstack/flow"
 	"patronus/netstack/lan"
 	"patronus/netstack/packet"
@@ -76,6 +77,7 @@ type Engine struct {
 	steerMu    sync.Mutex // guards generation, and that the newest steering wins
 	generation uint32
 	history    history
+	taps       capture.Taps
 
 	mu      sync.Mutex              // serialises Apply; guards what follows
 	tunnels map[string]*uplinkState // by identity

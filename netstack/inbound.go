@@ -3,6 +3,7 @@ package netstack
 import (
 	"net/netip"
 
+	"patronus/netstack/capture"
 	"patronus/netstack/packet"
 	"patronus/netstack/tunnel"
 )
@@ -28,6 +29,7 @@ type inbound struct {
 	run    run
 	out    outlet
 	answer []byte
+	taps   []*capture.Tap
 }
 
 func newInbound(batch int) *inbound {
@@ -58,6 +60,7 @@ func (e *Engine) fromWAN(u *uplinkState, pkts []tunnel.Inbound) {
 	}
 	i := e.scratch.Get().(*inbound)
 	i.snap, i.from, i.device, i.site = s, from.path, from.device, site
+	i.taps = e.taps.Load()
 	i.run.reset()
 	i.out.grow(len(pkts))
 	now := e.now()
@@ -69,7 +72,7 @@ func (e *Engine) fromWAN(u *uplinkState, pkts []tunnel.Inbound) {
 		from.path.inband.Publish()
 	}
 	i.out.write(e, s)
-	i.snap, i.from, i.device = nil, nil, nil
+	i.snap, i.from, i.device, i.taps = nil, nil, nil, nil
 	i.run = run{}
 	e.scratch.Put(i)
 }
@@ -95,6 +98,9 @@ func (e *Engine) packetFromWAN(i *inbound, p *tunnel.Inbound, now int64) {
 		e.decideFromWAN(i, in, b, now)
 	}
 	i.run.count(1, len(b), in.Flags)
+	if i.taps != nil {
+		show(i.taps, FromWAN, i.from, in, b, &i.run.decision)
+	}
 	switch d := &i.run.decision; d.verdict {
 	case Forward:
 		e.fragments[FromWAN].Remember(in, now)

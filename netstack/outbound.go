@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"patronus/netstack/capture"
 	"patronus/netstack/packet"
 )
 
@@ -40,6 +41,7 @@ type outbound struct {
 	run    run
 	out    outlet
 	answer []byte
+	taps   []*capture.Tap
 }
 
 func newOutbound(e *Engine, p *portState) *outbound {
@@ -53,6 +55,7 @@ func (e *Engine) toWAN(o *outbound, bufs []*packet.Buffer) {
 	if s != o.snap {
 		o.snap, o.at = s, s.attached(o.port)
 	}
+	o.taps = e.taps.Load()
 	o.run.reset()
 	for _, b := range bufs {
 		e.packetToWAN(o, b, now)
@@ -80,6 +83,9 @@ func (e *Engine) packetToWAN(o *outbound, b *packet.Buffer, now int64) {
 		e.decideFromLAN(o, in, b.Bytes, now)
 	}
 	o.run.count(b.Segments(), len(b.Bytes), in.Flags)
+	if o.taps != nil {
+		show(o.taps, ToWAN, nil, in, b.Bytes, &o.run.decision)
+	}
 	switch d := &o.run.decision; d.verdict {
 	case Forward:
 		e.fragments[ToWAN].Remember(in, now)

@@ -38,6 +38,7 @@ type commands struct {
 	Paths   pathsCmd   `cmd:"" help:"List the paths of the appliance on this machine, with their quality."`
 	Flows   flowsCmd   `cmd:"" help:"List the flows of the appliance on this machine."`
 	Explain explainCmd `cmd:"" help:"Say what becomes of a packet, and why: policies, class, paths."`
+	Capture captureCmd `cmd:"" help:"Show packets as they pass, as pcapng for Wireshark, with what was decided about them."`
 	Config  configCmd  `cmd:"" help:"Check a configuration, or print the reference."`
 	Policy  policyCmd  `cmd:"" help:"Check policies, and try them without a network."`
 	Reload  reloadCmd  `cmd:"" help:"Make the running appliance read its configuration again."`

@@ -5,16 +5,20 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/pcapgo"
 	"go.uber.org/goleak"
 
+	"patronus/appliance"
 	"patronus/appliance/cli"
 	"patronus/appliance/lab"
 	"patronus/e2e/vnet"
@@ -164,6 +168,39 @@ func exchange(t *testing.T, from, to *vnet.Host, at netip.AddrPort) {
 }
 
 // Every verb of the edge's interface, on a live fabric.
+// captured takes some packets of a call.
+func captured(ctx context.Context, t *testing.T, from *lab.Site, to netip.AddrPort) {
+	t.Helper()
+	c := from.Client
+	call, hangUp := context.WithCancel(ctx)
+	var calling sync.WaitGroup
+	calling.Go(func() { _, _ = from.Host.SendUDP(call, to, vnet.UDPLoad{Rate: 64_000, Size: 160}) })
+	var file bytes.Buffer
+	res, err := c.Capture(ctx, netstack.CaptureOptions{Point: "lan", Filter: "ip and dst port 5060", Packets: 20}, &file)
+	hangUp()
+	calling.Wait()
+	if err != nil || res.Packets != 20 {
+		t.Fatalf("capture: %+v, %v", res, err)
+	}
+	r, err := pcapgo.NewNgReader(&file, pcapgo.DefaultNgReaderOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range res.Packets {
+		data, ci, err := r.ReadPacketData()
+		if err != nil {
+			t.Fatal(err)
+		}
+		iface, err := r.Interface(ci.InterfaceIndex)
+		if err != nil || data[0]>>4 != 4 || !strings.HasPrefix(iface.Name, "to_wan ") {
+			t.Errorf("% x on %q, %v", data[:1], iface.Name, err)
+		}
+	}
+	if _, err := c.Capture(ctx, netstack.CaptureOptions{Filter: "host me"}, &file); !errors.Is(err, appliance.ErrEdge) {
+		t.Errorf("a bad filter: %v", err)
+	}
+}
+
 func TestEdgeInterface(t *testing.T) {
 	f := start(t, 2)
 	hq, east := f.Sites[0], f.Sites[1]
@@ -207,6 +244,7 @@ func TestEdgeInterface(t *testing.T) {
 	if err != nil || x.Verdict != "forward" || x.Site != "east" || x.Winner == "" {
 		t.Errorf("explain: %+v, %v", x, err)
 	}
+	captured(ctx, t, hq, netip.AddrPortFrom(east.Addr4, 5060))
 	heard := make(chan struct{})
 	var once sync.Once
 	follow, stop := context.WithCancel(ctx)

@@ -34,13 +34,14 @@ var direction = []rule{
 	{"netstack", []string{"configs", "netstack/..."}},
 	{"netstack/...", []string{"configs", "netstack/packet"}},
 	{"appliance/store", []string{"configs", "netstack/path", "netstack/flow"}},
+	{"appliance/ledger", nil},
 	{"appliance/agent", []string{"configs", "appliance/store"}},
-	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/agent", "dashboard/..."}},
+	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/ledger", "appliance/agent", "dashboard/..."}},
 	// The lab needs the link emulator that the tests use: see its DESIGN.md.
 	{"appliance/lab", []string{"configs", "netstack/...", "appliance", "e2e/vnet"}},
 	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "e2e/vnet"}},
 	{"appliance/cmd/patronus", []string{"configs", "appliance", "appliance/cli"}},
-	{"dashboard/...", []string{"configs", "appliance/store", "appliance/agent", "netstack/policy", "dashboard/..."}},
+	{"dashboard/...", []string{"configs", "appliance/store", "appliance/ledger", "appliance/agent", "netstack/policy", "dashboard/..."}},
 	{"image/...", []string{"configs", "image/..."}},
 	// The emulator is a library of the lab, so it knows no more than ports and packets.
 	{"e2e/vnet", []string{"netstack/packet", "netstack/lan"}},
