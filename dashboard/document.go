@@ -156,7 +156,7 @@ func special(t reflect.Type) object {
 	case reflect.TypeFor[time.Time]():
 		return object{"type": "string", "format": "date-time"}
 	case reflect.TypeFor[json.RawMessage]():
-		return object{}
+		return object{"type": []string{"object", "array", "string", "number", "boolean", "null"}}
 	case reflect.TypeFor[path.Value]():
 		return object{"type": []string{"number", "null"}}
 	case reflect.TypeFor[path.Score]():
