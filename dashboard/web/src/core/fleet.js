@@ -234,4 +234,4 @@ const rank = { down: 0, degraded: 1, unknown: 2, up: 3 };
 export function worse(a, b) { return (rank[a] ?? 2) - (rank[b] ?? 2); }
 
 /** What a site is called for people. */
-export function siteName(s) { return s.display_name || s.name || s.id; }
+export function siteName(s) { return s.labels?.name || s.name || s.id; }

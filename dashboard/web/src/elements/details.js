@@ -17,7 +17,7 @@ export function sitePanel(s, close) {
   const own = (fleet.pathsOf.get(s.id) ?? []).filter((p) => p.source.id === s.id).sort((a, b) => worse(a.status, b.status));
   return panel(siteName(s), close,
     h('div.row', null, state(s.status), s.hub && h('span.tag', null, t('hub')), s.reason && h('span.muted', null, s.reason)),
-    h('dl.facts', null, s.location && [h('dt', null, t('Location')), h('dd', null, s.location)],
+    h('dl.facts', null, s.labels.location && [h('dt', null, t('Location')), h('dd', null, s.labels.location)],
       h('dt', null, t('Prefixes')), h('dd.num', null, s.prefixes.join(', ') || '–'),
       h('dt', null, t('Active flows')), h('dd.num', null, s.active_flows),
       h('dt', null, t('Revision')), h('dd.num', null, s.revision || '–', s.in_sync ? '' : ' ' + t('(not the newest)')),

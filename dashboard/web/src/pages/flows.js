@@ -2,7 +2,7 @@
 import { h, icon } from '../core/dom.js';
 import { t, number } from '../core/text.js';
 import { api, query } from '../core/api.js';
-import { fleet } from '../core/fleet.js';
+import { fleet, siteName } from '../core/fleet.js';
 import { bytes, none, pathName, policyName } from '../core/format.js';
 import { empty, failed, head, Page, skeleton } from '../core/page.js';
 import { setParams } from '../core/router.js';
@@ -121,7 +121,7 @@ export default class Flows extends Page {
       h('div.row', { key: 'f', class: 'mb-4' },
         search(q.get('q') ?? '', t('IP, port or protocol: 10.1.0.0/16 port:443 tcp'), this.#typed),
         choose(t('Status'), q.get('status') ?? '', [['', t('Any status')], ['active', t('Active')], ['blocked', t('Blocked')], ['ended', t('Ended')]], (v) => setParams({ status: v })),
-        sites.length > 0 && sites.length <= 200 && choose(t('Site'), q.get('site') ?? '', [['', t('All sites')], ...sites.map((s) => [s.id, s.display_name || s.id])], (v) => setParams({ site: v })),
+        sites.length > 0 && sites.length <= 200 && choose(t('Site'), q.get('site') ?? '', [['', t('All sites')], ...sites.map((s) => [s.id, siteName(s)])], (v) => setParams({ site: v })),
         choose(t('Policy'), q.get('policy') ?? '', [['', t('Any policy')], ...policies], (v) => setParams({ policy: v })),
         choose(t('Path'), q.get('path') ?? '', [['', t('Any path')], ...paths.map((p) => [p, pathName(p)])], (v) => setParams({ path: v })),
         filtered && h('button.btn.quiet', { type: 'button', on: { click: () => setParams({ q: null, site: null, path: null, policy: null, status: null, from: null, to: null, last: null }) } }, icon('x'), t('Clear'))),

@@ -67,19 +67,16 @@ export default class SitePage extends Page {
         e.preventDefault();
         const f = new FormData(e.target);
         const labels = Object.fromEntries(f.get('labels').split('\n').map((l) => l.trim()).filter(Boolean).map((l) => { const i = l.indexOf('='); return i < 0 ? [l, ''] : [l.slice(0, i).trim(), l.slice(i + 1).trim()]; }));
-        const { items } = { items: body.uplinks };
         try {
           await api('/api/v1/sites/' + s.id, { method: 'PUT', headers: { 'If-Match': tag }, json: {
-            name: s.id, display_name: f.get('display_name'), location: f.get('location'), labels, address: body.address,
-            prefixes: f.get('prefixes').split(/[\s,]+/).filter(Boolean), uplinks: items.map((u) => ({ name: u.name, public_key: u.public_key, endpoints: u.endpoints })),
+            name: s.id, labels, address: body.address || undefined,
+            prefixes: f.get('prefixes').split(/[\s,]+/).filter(Boolean), uplinks: body.uplinks.map((u) => ({ name: u.name, public_key: u.public_key, endpoints: u.endpoints })),
           } });
           d.close();
           done(t('{site} is changed.', { site: siteName(s) }));
           fleet.load();
         } catch (err) { wrong(err); }
       } } },
-      h('label.field', null, t('Display name'), h('input.input', { name: 'display_name', value: body.display_name ?? '', maxlength: 120 })),
-      h('label.field', null, t('Location'), h('input.input', { name: 'location', value: body.location ?? '', maxlength: 120 })),
       h('label.field', null, t('Prefixes'), h('input.input', { name: 'prefixes', value: body.prefixes.join(', ') }), h('span.hint', null, t('Networks behind this site, separated by commas'))),
       h('label.field', null, t('Labels'), h('textarea.input.mono', { name: 'labels', rows: 4 }, Object.entries(body.labels).map((e) => e.join('=')).join('\n')), h('span.hint', null, t('One name=value on each line; scopes of users select sites by them')))),
       footer: (close) => [h('button.btn', { type: 'button', on: { click: () => close() } }, t('Cancel')), h('button.btn.primary', { type: 'submit', form: 'edit' }, t('Save'))],
@@ -103,7 +100,7 @@ export default class SitePage extends Page {
         may('delete_sites') && h('button.btn', { type: 'button', on: { click: () => this.#remove(s) } }, icon('trash-2'), t('Remove'))),
       h('div.stack', { key: 'b' },
         h('section.card', { key: 'facts' }, h('div.body', null, h('dl.facts', null,
-          h('dt', null, t('Name')), h('dd', null, s.id), s.location && [h('dt', null, t('Location')), h('dd', null, s.location)],
+          h('dt', null, t('Name')), h('dd', null, s.id), s.labels.location && [h('dt', null, t('Location')), h('dd', null, s.labels.location)],
           h('dt', null, t('Prefixes')), h('dd.num', null, s.prefixes.join(', ') || none), h('dt', null, t('Overlay address')), h('dd.num', null, s.address || none),
           h('dt', null, t('Labels')), h('dd.row', null, Object.entries(s.labels).map(([k, v]) => h('span.tag', { key: k }, `${k}=${v}`)), !Object.keys(s.labels).length && none),
           h('dt', null, t('Configuration')), h('dd', null, s.revision ? (s.in_sync ? t('revision {n}, the newest', { n: s.revision }) : t('revision {n}, not the newest', { n: s.revision })) : none),

@@ -13,7 +13,7 @@ const rank = { down: 0, degraded: 1, unknown: 2, up: 3 };
 const columns = () => [
   { id: 'status', title: t('State'), width: '120px', fixed: true, value: (s) => rank[s.status], csv: (s) => s.status, cell: (s) => state(s.status, s.reason) },
   { id: 'name', title: t('Site'), width: 'minmax(160px, 1.4fr)', fixed: true, value: siteName, cell: (s) => h('a', { href: '/sites/' + s.id }, siteName(s)) },
-  { id: 'location', title: t('Location'), width: 'minmax(110px, 1fr)', value: (s) => s.location ?? '', cell: (s) => s.location ?? '' },
+  { id: 'location', title: t('Location'), width: 'minmax(110px, 1fr)', value: (s) => s.labels.location ?? '', cell: (s) => s.labels.location ?? '' },
   { id: 'prefixes', title: t('Prefixes'), width: 'minmax(150px, 1fr)', value: (s) => s.prefixes.join(' '), cell: (s) => h('span.num', null, s.prefixes.join(', ')) },
   { id: 'up', title: t('Paths up'), width: '110px', end: true, value: (s) => s.paths.up, cell: (s) => `${s.paths.up} / ${s.paths.total}` },
   { id: 'flows', title: t('Flows'), width: '90px', end: true, value: (s) => s.active_flows, cell: (s) => s.active_flows },
@@ -37,7 +37,7 @@ export default class Sites extends Page {
     const want = (q.get('q') ?? '').toLowerCase();
     const states = (q.get('status') ?? '').split(',').filter(Boolean);
     const rows = [...fleet.sites.values()].filter((s) => (!states.length || states.includes(s.status)) &&
-      (!want || `${siteName(s)} ${s.id} ${s.location ?? ''} ${s.prefixes.join(' ')} ${Object.entries(s.labels).map((e) => e.join('=')).join(' ')}`.toLowerCase().includes(want)));
+      (!want || `${siteName(s)} ${s.id} ${s.labels.location ?? ''} ${s.prefixes.join(' ')} ${Object.entries(s.labels).map((e) => e.join('=')).join(' ')}`.toLowerCase().includes(want)));
     return [
       head(t('Sites')),
       h('div.row', { key: 'f', class: 'mb-4' }, search(q.get('q') ?? '', t('Name, location, prefix or label'), this.#find),

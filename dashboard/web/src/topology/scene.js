@@ -5,9 +5,9 @@ import { siteName, worse } from '../core/fleet.js';
 /** Past this many sites, regions are drawn instead of sites. */
 export const bubbleFrom = 150;
 
-/** Which group a site belongs to: its label region or cluster, its location, or the front of its name. */
+/** Which group a site belongs to: its label region or cluster, or the front of its name. */
 export function groupOf(site, by = 'region') {
-  return site.labels?.[by] || site.labels?.region || site.labels?.cluster || site.location || site.id.replace(/[-_]?\d+$/, '') || site.id;
+  return site.labels?.[by] || site.labels?.region || site.labels?.cluster || site.id.replace(/[-_]?\d+$/, '') || site.id;
 }
 
 /**
