@@ -24,6 +24,7 @@ import (
 	"patronus/dashboard/auth"
 	"patronus/dashboard/control"
 	"patronus/dashboard/live"
+	"patronus/dashboard/web"
 )
 
 // BoardOptions are what an appliance's dashboard is made of.
@@ -122,10 +123,15 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 			return p.Revision, p.Failed
 		},
 	})
+	pages, err := web.Open()
+	if err != nil {
+		// The API is of use without it.
+		b.log.Warn("no pages for browsers", "err", err)
+	}
 	server, err := dashboard.New(dashboard.Options{
 		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con,
 		Nodes: &boardNodes{role: role, self: self}, Hub: hub, Registry: prometheus.NewRegistry(),
-		Hosts: b.o.Hosts, Version: Version, Log: b.log,
+		Pages: pages, Hosts: b.o.Hosts, Version: Version, Log: b.log,
 	})
 	if err != nil {
 		return err

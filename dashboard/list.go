@@ -122,7 +122,10 @@ func packed(plain []byte) ([]byte, error) {
 	if _, err := w.Write(plain); err != nil {
 		return nil, err
 	}
-	return b.Bytes(), w.Close()
+	if err := w.Close(); err != nil { // writes the end
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // joinPage writes a Page of items that are encoded already.
@@ -230,7 +233,21 @@ func listed[T any](r *request, c *collection[T], l listing[T]) error {
 	for i, j := range at {
 		page[i] = texts[j]
 	}
-	return r.text(http.StatusOK, joinPage(page, next, total))
+	return r.large(joinPage(page, next, total))
+}
+
+// large sends JSON, compressed if that is worth it and welcome.
+func (r *request) large(plain []byte) error {
+	r.Vary(fiber.HeaderAcceptEncoding)
+	if len(plain) < gzipFrom || !strings.Contains(r.Get(fiber.HeaderAcceptEncoding), "gzip") {
+		return r.text(http.StatusOK, plain)
+	}
+	zip, err := packed(plain)
+	if err != nil {
+		return fmt.Errorf("compress answer: %w", err)
+	}
+	r.Set(fiber.HeaderContentEncoding, "gzip")
+	return r.text(http.StatusOK, zip)
 }
 
 // whole sends a list that was encoded before.

@@ -1,49 +1,45 @@
 package dashboard
 
 import (
-	"io/fs"
 	"net/http"
-	"path"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
 )
 
-// page serves the interface's files, from memory only. A path without a file
-// is a page of the interface, which shows it itself.
+// page serves the interface, from memory only. A path that is neither of the
+// API nor a file is a page, which the interface shows itself.
 func (s *Server) page(c *fiber.Ctx) error {
-	name := strings.TrimPrefix(c.Path(), "/")
-	if top, _, _ := strings.Cut(strings.ToLower(name), "/"); top == "api" || top == "ws" {
+	path := c.Path()
+	if top, _, _ := strings.Cut(strings.TrimPrefix(strings.ToLower(path), "/"), "/"); top == "api" || top == "ws" {
 		return problem(http.StatusNotFound, "not-found", "there is nothing at this path")
 	}
-	if name == "" || path.Ext(name) == "" {
-		name = "index.html"
+	a := s.o.Pages.Answer(path, c.Get(fiber.HeaderAcceptEncoding))
+	c.Set(fiber.HeaderContentType, a.Type)
+	c.Set(fiber.HeaderCacheControl, a.Cache)
+	c.Vary(fiber.HeaderAcceptEncoding)
+	if a.Encoding != "" {
+		c.Set(fiber.HeaderContentEncoding, a.Encoding)
 	}
-	text, err := fs.ReadFile(s.o.Pages, name)
-	if err != nil {
-		return problem(http.StatusNotFound, "not-found", "there is nothing at this path")
+	if a.Tag != "" {
+		c.Set(fiber.HeaderETag, a.Tag)
+		if c.Get(fiber.HeaderIfNoneMatch) == a.Tag {
+			return c.SendStatus(http.StatusNotModified)
+		}
 	}
-	c.Set(fiber.HeaderContentType, contentType(name))
-	c.Set(fiber.HeaderCacheControl, "no-cache")
-	return c.Send(text)
+	c.Status(a.Status)
+	c.Context().Response.SetBodyRaw(a.Body)
+	return nil
 }
 
-func contentType(name string) string {
-	switch path.Ext(name) {
-	case ".html":
-		return "text/html; charset=utf-8"
-	case ".js", ".mjs":
-		return "text/javascript; charset=utf-8"
-	case ".css":
-		return "text/css; charset=utf-8"
-	case ".svg":
-		return "image/svg+xml"
-	case ".png":
-		return "image/png"
-	case ".woff2":
-		return "font/woff2"
-	case ".json", ".map", ".webmanifest":
-		return "application/json"
+// pageOr serves a page at a path that a program reads something else from:
+// /metrics is the page of path metrics for a person, and what Prometheus
+// scrapes. A browser that opens a page asks for HTML; a scraper does not, and
+// who sends a token is a program.
+func (s *Server) pageOr(c *fiber.Ctx) error {
+	c.Vary(fiber.HeaderAccept)
+	if strings.Contains(c.Get(fiber.HeaderAccept), "text/html") && c.Get(fiber.HeaderAuthorization) == "" {
+		return s.page(c)
 	}
-	return "application/octet-stream"
+	return c.Next()
 }

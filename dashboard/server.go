@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +20,7 @@ import (
 	"patronus/appliance/ledger"
 	"patronus/dashboard/auth"
 	"patronus/dashboard/live"
+	"patronus/dashboard/web"
 )
 
 // Options are what a [Server] stands on. Directory, Ledger, Plane and States
@@ -43,8 +43,8 @@ type Options struct {
 	// Registry gets the dashboard's own metrics and is what /metrics shows;
 	// default a new one.
 	Registry *prometheus.Registry
-	// Pages are the files of the interface, index.html at the top; nil for none.
-	Pages fs.FS
+	// Pages are the interface; nil for none.
+	Pages *web.Pages
 
 	// Hosts are the names that the dashboard is reached by, beside localhost and
 	// IP addresses; a request for another one is refused.
@@ -161,6 +161,9 @@ func (s *Server) build() {
 	}
 	s.app = fiber.New(config)
 	s.app.Use(s.guard)
+	if s.o.Pages != nil {
+		s.app.Get("/metrics", s.pageOr)
+	}
 	for i := range s.routes {
 		r := &s.routes[i]
 		s.app.Add(r.Method, r.Path, s.serve(r))

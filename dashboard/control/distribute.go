@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 
 	"patronus/appliance/ledger"
 	"patronus/configs"
+	"patronus/dashboard/auth"
 )
 
 // Site is how a site is reached to be configured.
@@ -85,8 +87,9 @@ func issuedKey(site string) string { return "issued/" + site }
 // until the site has acknowledged it. What a site alone must know (its ports,
 // its key files) it asks the site itself for.
 //
-// Only sites whose own configuration changes are sent anything. A Distributor is
-// safe for concurrent use.
+// A site is sent something at the begin of a term, which shows whether it has
+// joined, and then only when its own configuration changes. A Distributor is safe
+// for concurrent use.
 type Distributor struct {
 	o   DistributorOptions
 	log *slog.Logger
@@ -276,17 +279,17 @@ func (d *Distributor) push(ctx context.Context, site string, st *State, term uin
 	if err != nil {
 		return err
 	}
-	now, err := running.Canonical()
-	if err != nil {
-		return err
-	}
 	last, err := d.issued(site)
 	if err != nil {
 		return err
 	}
+	now, err := running.Canonical()
+	if err != nil {
+		return err
+	}
 	sum := sha256.Sum256(body)
-	if string(now) == string(body) && (last == nil || last.Body == sum) {
-		return d.acked(ctx, site, last)
+	if last != nil && last.Term == term && last.Acked && last.Body == sum && bytes.Equal(now, body) {
+		return nil
 	}
 	signed, next, err := d.issue(ctx, site, want, st.Revision, term, last, sum)
 	if err != nil {
@@ -295,7 +298,25 @@ func (d *Distributor) push(ctx context.Context, site string, st *State, term uin
 	if err := way.Apply(ctx, signed); err != nil {
 		return err
 	}
-	return d.acked(ctx, site, next)
+	if err := d.acked(ctx, site, next); err != nil {
+		return err
+	}
+	return d.adopt(ctx, site, running)
+}
+
+// adopt makes a site managed that has taken a revision: it has joined.
+func (d *Distributor) adopt(ctx context.Context, site string, running *configs.Config) error {
+	if s := d.o.Plane.Current().Network.Site(site); s == nil || s.Managed {
+		return nil
+	}
+	_, err := d.o.Plane.Commit(ctx, auth.Actor{User: "system"}, Change{
+		Action: "adopt_site", Kind: "site", ID: site,
+		Edit: func(n *configs.Network) error { return n.Adopt(running) },
+	})
+	if errors.Is(err, ErrUnchanged) {
+		return nil
+	}
+	return err
 }
 
 // SiteConfig is the fabric's configuration as one site is to run it: what all

@@ -53,6 +53,12 @@ func (b *box) Apply(_ context.Context, signed []byte) error {
 	return err
 }
 
+func (b *box) namespaces() []configs.Namespace {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.running.Namespaces
+}
+
 // pen signs as the controller of a term.
 type pen struct {
 	root, key *configs.RootKey
@@ -162,10 +168,12 @@ func TestDistribute(t *testing.T) {
 	ctx := t.Context()
 	w.round(ctx, true)
 	for name, b := range w.boxes {
-		if b.applied != 0 {
-			t.Errorf("%s was sent what it runs already", name)
+		if b.applied != 1 || !w.plane.Current().Network.Site(name).Managed {
+			t.Errorf("%s was not adopted at the begin: %d", name, b.applied)
 		}
+		b.applied = 0
 	}
+	w.round(ctx, true)
 	n := w.change(t, "one")
 	w.round(ctx, false)
 	for name, b := range w.boxes {
@@ -298,8 +306,8 @@ func TestDistributorRuns(t *testing.T) {
 	defer cancel()
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()
-	n := w.change(t, "one")
-	for w.Progress()["east"].Revision != n {
+	w.change(t, "one")
+	for w.Progress()["east"].Revision != w.plane.Current().Revision.Number || len(w.boxes["east"].namespaces()) != 1 {
 		select {
 		case <-ctx.Done():
 			t.Fatalf("%+v", w.Progress())

@@ -241,8 +241,14 @@ func TestStory(t *testing.T) {
 		Revision uint64 `json:"revision"`
 	}
 	b.call(http.MethodPost, "/api/v1/policies", map[string]any{"spec": noTelnet}, &accepted, http.StatusAccepted)
+	var rev dashboard.RevisionStatus
+	defer func() {
+		if t.Failed() {
+			t.Logf("revision: %+v", rev)
+		}
+	}()
 	b.until("the revision is applied by all sites", func() bool {
-		var rev dashboard.RevisionStatus
+		rev = dashboard.RevisionStatus{}
 		b.call(http.MethodGet, fmt.Sprintf("/api/v1/revisions/%d", accepted.Revision), nil, &rev, http.StatusOK)
 		return rev.Applied == 3
 	})
