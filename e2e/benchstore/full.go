@@ -137,7 +137,7 @@ func full(dir string) (notes []string) {
 	if err := fill(filler); err != nil {
 		bad("fill: %v", err)
 	}
-	if err := errors.Join(l.Close(), s.Close()); err != nil {
+	if err := errors.Join(s.Close(), l.Close()); err != nil {
 		bad("close when full: %v", err)
 	}
 	if again, err := store.Open(filepath.Join(dir, "store"), o); err == nil {

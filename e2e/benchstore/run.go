@@ -223,7 +223,7 @@ func (r *Result) wide(dir string, say func(string, ...any)) error {
 	if err != nil {
 		return err
 	}
-	ask, stop, err := child(self, "-serve", "ours", "-dir", filepath.Join(dir, "wide"))
+	ask, stop, err := child(self, dashboardEnv[:], "-serve", "ours", "-dir", filepath.Join(dir, "wide"))
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func start(dir, program, ping, write string, args []string, env ...string) (*ser
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	err = poll(30*time.Second, func() bool {
+	err = poll(time.Minute, func() bool {
 		_, err := s.get(ping, nil)
 		return err == nil
 	})
