@@ -24,7 +24,7 @@ func main() {
 
 func run() error {
 	var size benchstore.Size
-	flag.IntVar(&size.Paths, "paths", 100, "paths that all contenders hold for 24 hours")
+	flag.IntVar(&size.Paths, "paths", 500, "paths that all contenders hold for 24 hours")
 	flag.IntVar(&size.WidePaths, "wide", 10_000, "paths that ours takes in at once")
 	flag.IntVar(&size.Rounds, "rounds", 5, "rounds of questions")
 	out := flag.String("out", "e2e/benchstore/RESULTS.md", "where the tables go")
