@@ -211,7 +211,7 @@ func BenchmarkIngest(b *testing.B) {
 	}{
 		{"branch20x1s12h", 20, 1000, 12, "GOMEMLIMIT=off"},
 		{"fleet1000x10s6h", 1000, 10_000, 6, "GOMEMLIMIT=off"},
-		{"fleet10000x10s2h", 10_000, 10_000, 2, "GOMEMLIMIT=350MiB"},
+		{"fleet10000x10s2h", 10_000, 10_000, 2, "GOMEMLIMIT=250MiB"},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for range b.N {

@@ -27,8 +27,6 @@ type fleetDelta struct {
 	blocks map[int64][][]byte // by hour; keys
 }
 
-func (d *fleetDelta) clear() { d.hours, d.blocks = nil, nil }
-
 // add counts rows of a raw grid of one hour: all, or those listed. The key is
 // noted, so that a crash is made good; nil if it cannot be.
 func (d *fleetDelta) add(key []byte, g *grid, rows []int) {
@@ -133,8 +131,9 @@ type fleetBook struct {
 	next  uint64             // number of the next pending key
 }
 
-// putBlocks writes entries, and counts in the sketches what is new.
-func (s *Store) putBlocks(entries []entry, fresh *fleetDelta) error {
+// putBlocks writes entries, and counts in the sketches what is new: fresh, which
+// a crash does not lose, and late, which it may. s.sealing is held.
+func (s *Store) putBlocks(entries []entry, fresh, late *fleetDelta) error {
 	s.fleet.mu.Lock()
 	defer s.fleet.mu.Unlock()
 	notes := map[int64][]byte{}
@@ -155,6 +154,7 @@ func (s *Store) putBlocks(entries []entry, fresh *fleetDelta) error {
 		return err
 	}
 	s.fleet.merge(fresh.hours)
+	s.fleet.merge(late.hours)
 	for hour, k := range notes {
 		s.fleet.note(hour, k)
 	}
@@ -270,8 +270,9 @@ func (s *Store) recount() error {
 
 // FleetQuantile is the p-quantile (0..1, nearest rank) of a metric over all
 // samples of all series in each step; the relative error is at most 1 %. Steps
-// are whole minutes. A store that is not a dashboard's keeps no sketches and
-// computes them.
+// are whole minutes, aligned to multiples of themselves; one that is not shorter
+// than the time asked for is that time. A store that is not a dashboard's keeps
+// no sketches and computes them.
 func (s *Store) FleetQuantile(m Metric, from, to, stepMs int64, p float64) ([]Quantile, error) {
 	if m >= NumMetrics || stepMs < minuteMs || stepMs%minuteMs != 0 || !(p >= 0 && p <= 1) {
 		return nil, fmt.Errorf("fleet quantile: step %d ms, p %g, metric %d", stepMs, p, m)
@@ -286,14 +287,18 @@ func (s *Store) FleetQuantile(m Metric, from, to, stepMs int64, p float64) ([]Qu
 		sum = sketch{}
 	}
 	collect := func(t int64, sk *sketch) {
-		if start := floor(t, stepMs); start != at {
+		start := floor(t, stepMs)
+		if stepMs >= to-from {
+			start = from
+		}
+		if start != at {
 			emit()
 			at = start
 		}
 		sum.merge(sk)
 	}
 	for hour := floor(from, hourMs); hour < to; hour += hourMs {
-		whole := stepMs%hourMs == 0 && hour >= from && hour+hourMs <= to
+		whole := (stepMs%hourMs == 0 || stepMs >= to-from) && hour >= from && hour+hourMs <= to
 		h, err := s.fleetHour(hour, m, whole)
 		if err != nil {
 			return nil, err

@@ -294,6 +294,10 @@ func TestFederation(t *testing.T) {
 			t.Errorf("hour %d: %+v, counted one by one %+v", i, q[i], exact[i])
 		}
 	}
+	all, err := board.FleetQuantile(Latency, noon+minuteMs, end, 3*hourMs, 0.95)
+	if err != nil || len(all) != 1 || all[0].Count != 3*720-12 || all[0].At != noon+minuteMs {
+		t.Fatal(all, err)
+	}
 	minutes, err := board.FleetQuantile(Latency, noon+minuteMs, end, minuteMs, 0.5)
 	if err != nil || len(minutes) != 179 || minutes[0].Count != 12 {
 		t.Fatalf("%d minutes, %+v, %v", len(minutes), minutes[0], err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"patronus/netstack/path"
 )
@@ -388,5 +389,64 @@ func TestRetireFreesSpace(t *testing.T) {
 	}
 	if feed != records {
 		t.Errorf("%d feed entries for %d records", feed, records)
+	}
+}
+
+// Writers, readers and the sealer at the same time: what was acknowledged is
+// there, and the race detector is silent.
+func TestConcurrent(t *testing.T) {
+	c := &clock{noon + 10*hourMs}
+	s := open(t, t.TempDir(), Options{Now: c.now, Dashboard: true})
+	const writers, ticks, step = 4, 150, 60_000
+	var group errgroup.Group
+	for n := range writers {
+		group.Go(func() error {
+			for at := noon; at < noon+ticks*step; at += step {
+				b := Batch{Site: fmt.Sprint("site", n), At: at, Samples: []SeriesSample{{Series{fmt.Sprint("site", n), series(n).Path}, synthetic(n, at)}}}
+				if err := s.Append(context.Background(), b); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		for range 20 {
+			if err := s.Seal(); err != nil {
+				return err
+			}
+			s.Last()
+			if _, err := s.FleetQuantile(Latency, noon, noon+hourMs, hourMs, 0.5); err != nil {
+				return err
+			}
+			for _, err := range s.Range(Query{Series: Series{"site0", series(0).Path}, Metric: Latency, From: noon, To: noon + dayMs, Step: minuteMs}) {
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	for n := range writers {
+		at := noon
+		for sm, err := range s.Samples(Series{fmt.Sprint("site", n), series(n).Path}, noon, noon+dayMs) {
+			if err != nil || sm != synthetic(n, at) {
+				t.Fatal(n, sm, err)
+			}
+			at += step
+		}
+		if at != noon+ticks*step {
+			t.Fatalf("writer %d: samples end after %d ticks", n, (at-noon)/step)
+		}
+	}
+	q, err := s.FleetQuantile(Latency, noon, noon+3*hourMs, 3*hourMs, 0.5)
+	if err != nil || len(q) != 1 || q[0].Count != writers*ticks {
+		t.Fatal(q, err)
 	}
 }
