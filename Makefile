@@ -12,7 +12,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SITES    ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-long check lint unit e2e fuzz bench bench-compare profile cover clean setup
+.PHONY: help run build test test-long check lint unit e2e fuzz bench bench-store bench-compare profile cover clean setup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ fuzz: ## each fuzz target for 30 s
 
 bench: build ## speed side by side with other gateways, and curves of cost; writes e2e/out/bench.md
 	@bash e2e/run bench
+
+bench-store: ## stores side by side: ours, naive badger, Prometheus, VictoriaMetrics, InfluxDB; writes e2e/benchstore/RESULTS.md
+	@bash e2e/run bench-store
 
 bench-compare: ## Go benchmarks of HEAD beside those of BASE=revision, in turns, by benchstat
 	@bash e2e/bench/compare.sh $(BASE) $(HEAD)

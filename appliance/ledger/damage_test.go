@@ -317,10 +317,10 @@ func TestFull(t *testing.T) {
 	if err := l.Update(t.Context(), set); err != nil {
 		t.Errorf("with space again: %v", err)
 	}
-	free.Store(1)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	free.Store(1)
 	if err := second(o.Open(dir)); !errors.Is(err, ErrFull) {
 		t.Errorf("open: %v", err)
 	}

@@ -58,7 +58,8 @@ type Ledger struct {
 func Open(dir string) (*Ledger, error) { return Options{}.Open(dir) }
 
 // Close writes out what is in memory and closes the files. Transactions must
-// have ended; later ones fail.
+// have ended; later ones fail. On a full disk without any space left, it keeps
+// the database's files open until the process ends.
 func (l *Ledger) Close() error {
 	l.committing.Lock()
 	defer l.committing.Unlock()
@@ -69,7 +70,12 @@ func (l *Ledger) Close() error {
 	}
 	l.closed = true
 	l.mu.Unlock()
-	err := l.db.Close()
+	var err error
+	if dropBallast(l.dir, l.opt) {
+		err = l.db.Close()
+	}
+	// Without space for it badger is left as a killed process leaves it: closing
+	// would write a table through a mapping. All commits are in its log.
 	l.codec.close()
 	return errors.Join(err, l.heads.f.Close(), l.lock.release())
 }

@@ -18,9 +18,11 @@ const (
 	formatFile = "FORMAT"
 	headName   = "HEAD"
 	lockName   = "LOCK"
-	damageFile = "DAMAGED"
-	dbName     = "db"
-	backupName = "backups"
+	// ballastName is space for opening and closing on a full disk.
+	ballastName = "BALLAST"
+	damageFile  = "DAMAGED"
+	dbName      = "db"
+	backupName  = "backups"
 )
 
 // Format is the version of the layout that this program writes: see FORMAT.md.
@@ -51,6 +53,7 @@ func (o Options) Open(dir string) (*Ledger, error) {
 		return nil, errors.Join(err, lock.release())
 	}
 	l.lock = lock
+	layBallast(dir, o)
 	return l, nil
 }
 
@@ -79,7 +82,7 @@ func (o Options) load(dir string) (*Ledger, error) {
 	if format > Format {
 		return nil, fmt.Errorf("format %d, this program knows up to %d: %w", format, Format, ErrNewer)
 	}
-	if err := enough(dir, o); err != nil {
+	if err := enough(dir, o); err != nil && !dropBallast(dir, o) {
 		return nil, err
 	}
 	dbDir := filepath.Join(dir, dbName)

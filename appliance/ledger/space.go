@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -63,6 +64,40 @@ func enough(dir string, o Options) error {
 // maxSealed is the greatest envelope, in bytes: what is longer would go to the
 // value log, and badger serves that without looking at its checksum.
 func (o Options) maxSealed() int { return int(min(1<<20, 15*o.memTable/100)) - 2048 }
+
+// ballastSize is what opening or closing may write on a disk that somebody else
+// filled: a memtable and its table.
+func (o Options) ballastSize() int64 { return 2*o.memTable + 4<<20 }
+
+// layBallast keeps space for that, if there is enough beyond the reserve.
+func layBallast(dir string, o Options) {
+	name := filepath.Join(dir, ballastName)
+	free, _, err := o.free(dir)
+	if err != nil || free < o.Reserve+3*o.ballastSize() {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return // it is there
+	}
+	err = unix.Fallocate(int(f.Fd()), 0, 0, o.ballastSize())
+	if errors.Join(err, f.Close()) != nil {
+		_ = os.Remove(name) // a file system that cannot: the reserve must do
+	}
+}
+
+// dropBallast gives it back if the disk is full, and reports whether a memtable
+// can be written now.
+func dropBallast(dir string, o Options) bool {
+	if enough(dir, o) == nil {
+		return true
+	}
+	if err := os.Remove(filepath.Join(dir, ballastName)); err != nil {
+		return false
+	}
+	free, _, err := o.free(dir)
+	return err == nil && free >= o.ballastSize()/2
+}
 
 // database are badger's options.
 func (o Options) database(dir string) badger.Options {

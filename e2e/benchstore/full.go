@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -33,7 +34,11 @@ func Full(ctx context.Context, dir string) (Finding, error) {
 	f.Runs = 1
 	if err != nil {
 		f.Died++
-		f.note("%v: %.300s", err, out)
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			out = exit.Stderr
+		}
+		f.note("%v: %.900s", err, out)
 		return f, ctx.Err()
 	}
 	var notes []string
@@ -142,7 +147,11 @@ func full(dir string) (notes []string) {
 	} else if !errors.Is(err, store.ErrNoSpace) {
 		bad("open when full: %v", err)
 	}
-	if _, err := ledger.Open(filepath.Join(dir, "ledger")); !errors.Is(err, ledger.ErrFull) {
+	if again, err := ledger.Open(filepath.Join(dir, "ledger")); err == nil {
+		if err := again.Close(); err != nil {
+			bad("close the ledger when full: %v", err)
+		}
+	} else if !errors.Is(err, ledger.ErrFull) {
 		bad("open the ledger when full: %v", err)
 	}
 	if err := os.Remove(filler); err != nil {

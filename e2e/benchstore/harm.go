@@ -16,6 +16,9 @@ import (
 // as a process that was killed leaves it.
 func smallStore(dir string) error {
 	work := filepath.Join(dir, "work")
+	if err := os.RemoveAll(work); err != nil {
+		return err
+	}
 	clock := time.UnixMilli(tortureBase)
 	s, err := store.Open(work, store.Options{Keep: tortureKeep, Now: func() time.Time { return clock }})
 	if err != nil {
@@ -88,6 +91,20 @@ func Harm(ctx context.Context, dir string, most int) (Finding, error) {
 		return nil
 	})
 	if err != nil {
+		return f, err
+	}
+	// What is not harmed is right, or nothing below means anything.
+	var whole seen
+	if err := ask(ctx, "store-read", image, &whole); err != nil {
+		return f, err
+	}
+	if whole.Samples != 330*torturePaths || whole.Wrong+whole.Problems > 0 || whole.Open != "" {
+		return f, fmt.Errorf("the store that was not harmed: %+v", whole)
+	}
+	if err := os.RemoveAll(image); err != nil { // reading wrote to it
+		return f, err
+	}
+	if err := smallStore(dir); err != nil {
 		return f, err
 	}
 	step := 1.0

@@ -223,7 +223,7 @@ func (r *Result) wide(dir string, say func(string, ...any)) error {
 	if err != nil {
 		return err
 	}
-	ask, stop, err := child(self, "-serve", "ours", "-dir", filepath.Join(dir, "wide"))
+	ask, stop, err := child(self, dashboardEnv[:], "-serve", "ours", "-dir", filepath.Join(dir, "wide"))
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (r *Result) wide(dir string, say func(string, ...any)) error {
 	return errors.Join(err, stop())
 }
 
-// ninety fills a store with 90 days of ten paths, a sample a minute, and asks
+// ninety fills a store with 90 days of two paths, a sample a minute, and asks
 // for one of them by the hour.
 func (r *Result) ninety(dir string) error {
 	const days = 90
@@ -252,7 +252,7 @@ func (r *Result) ninety(dir string) error {
 	var b store.Batch
 	for at := from; at < end; at += 60 * step {
 		b = store.Batch{Site: load.Site(0), At: at + 59*step, Samples: b.Samples[:0]}
-		for p := range load.PathsPerSite {
+		for p := range 2 {
 			for i := range int64(60) {
 				sm := store.SeriesSample{Series: series(p), Sample: store.Sample{At: at + i*step}}
 				for m := range sm.V {
@@ -272,7 +272,7 @@ func (r *Result) ninety(dir string) error {
 	r.Ninety = time.Hour
 	for range 20 {
 		began, n := time.Now(), 0
-		for _, err := range s.Range(store.Query{Series: series(3), Metric: store.Latency, From: from, To: end, Step: 60 * step}) {
+		for _, err := range s.Range(store.Query{Series: series(1), Metric: store.Latency, From: from, To: end, Step: 60 * step}) {
 			if err != nil {
 				return errors.Join(err, s.Close())
 			}

@@ -41,22 +41,22 @@ func start(dir, program, ping, write string, args []string, env ...string) (*ser
 		return nil, err
 	}
 	for i := range args {
-		args[i] = strings.ReplaceAll(args[i], "ADDR", addr)
+		args[i] = strings.ReplaceAll(args[i], "@", addr)
 	}
 	for i := range env {
-		env[i] = strings.ReplaceAll(env[i], "ADDR", addr)
+		env[i] = strings.ReplaceAll(env[i], "@", addr)
 	}
 	s := &server{cmd: exec.Command(program, args...), base: "http://" + addr, dir: dir, write: write}
 	s.cmd.Env = append(os.Environ(), env...)
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	err = poll(30*time.Second, func() bool {
-		_, err := s.get(ping, nil)
-		return err == nil
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s does not answer: %w", program, err), s.close())
+	var answer error
+	if poll(time.Minute, func() bool {
+		_, answer = s.get(ping, nil)
+		return answer == nil
+	}) != nil {
+		return nil, errors.Join(fmt.Errorf("%s does not answer: %w", program, answer), s.close())
 	}
 	return s, nil
 }
@@ -158,7 +158,7 @@ type Victoria struct{ *server }
 // NewVictoria starts the server.
 func NewVictoria(dir string) (*Victoria, error) {
 	s, err := start(dir, "victoria-metrics", "/health", "/write", []string{
-		"-storageDataPath=" + dir, "-httpListenAddr=ADDR", "-retentionPeriod=1200", "-search.latencyOffset=0s", "-loggerLevel=ERROR",
+		"-storageDataPath=" + dir, "-httpListenAddr=@", "-retentionPeriod=1200", "-search.latencyOffset=0s", "-loggerLevel=ERROR",
 		"-search.disableCache",
 	})
 	return &Victoria{s}, err
@@ -273,7 +273,7 @@ type Influx struct{ *server }
 func NewInflux(dir string) (*Influx, error) {
 	s, err := start(dir, "influxd", "/ping", "/write?db=bench", []string{"-config", os.DevNull},
 		"INFLUXDB_META_DIR="+dir+"/meta", "INFLUXDB_DATA_DIR="+dir+"/data", "INFLUXDB_DATA_WAL_DIR="+dir+"/wal",
-		"INFLUXDB_HTTP_BIND_ADDRESS=ADDR", "INFLUXDB_BIND_ADDRESS=127.0.0.1:0", "INFLUXDB_REPORTING_DISABLED=true",
+		"INFLUXDB_HTTP_BIND_ADDRESS=@", "INFLUXDB_BIND_ADDRESS=127.0.0.1:0", "INFLUXDB_REPORTING_DISABLED=true",
 		"INFLUXDB_DATA_INDEX_VERSION=tsi1", "INFLUXDB_HTTP_LOG_ENABLED=false", "INFLUXDB_MONITOR_STORE_ENABLED=false",
 		"INFLUXDB_DATA_CACHE_SNAPSHOT_WRITE_COLD_DURATION=1s", "INFLUXDB_DATA_COMPACT_FULL_WRITE_COLD_DURATION=3s")
 	if err != nil {

@@ -45,6 +45,40 @@ func (f *Finding) note(format string, args ...any) {
 	}
 }
 
+// Torture does all there is, in full, and writes a line of JSON for each. It
+// takes an hour or so.
+func Torture(ctx context.Context, w io.Writer) error {
+	out := json.NewEncoder(w)
+	bad := 0
+	for _, f := range []func(dir string) (Finding, error){
+		func(dir string) (Finding, error) { return Kill(ctx, "store", dir, 100) },
+		func(dir string) (Finding, error) { return Kill(ctx, "dashboard", dir, 100) },
+		func(dir string) (Finding, error) { return Kill(ctx, "ledger", dir, 100) },
+		func(dir string) (Finding, error) { return Harm(ctx, dir, 0) },
+		func(dir string) (Finding, error) { return Full(ctx, dir) },
+		func(dir string) (Finding, error) { return Branch(ctx, dir) },
+	} {
+		dir, err := os.MkdirTemp("", "patronus-torture-")
+		if err != nil {
+			return err
+		}
+		found, err := f(dir)
+		if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+			return fmt.Errorf("%s: %w", found.Test, err)
+		}
+		if !found.Good() {
+			bad++
+		}
+		if err := out.Encode(found); err != nil {
+			return err
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of the tortures found something", bad)
+	}
+	return nil
+}
+
 // The written data of the torture: ten paths, a sample a minute, whose values
 // their time tells.
 const (

@@ -3,6 +3,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -12,6 +13,9 @@ import (
 )
 
 func main() {
+	if benchstore.Child() {
+		return
+	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "benchstore:", err)
 		os.Exit(1)
@@ -20,13 +24,17 @@ func main() {
 
 func run() error {
 	var size benchstore.Size
-	flag.IntVar(&size.Paths, "paths", 250, "paths that all contenders hold for 24 hours")
+	flag.IntVar(&size.Paths, "paths", 500, "paths that all contenders hold for 24 hours")
 	flag.IntVar(&size.WidePaths, "wide", 10_000, "paths that ours takes in at once")
 	flag.IntVar(&size.Rounds, "rounds", 5, "rounds of questions")
 	out := flag.String("out", "e2e/benchstore/RESULTS.md", "where the tables go")
 	serve := flag.String("serve", "", "be the process of a contender: ours, naive")
 	dir := flag.String("dir", "", "of a contender's data")
+	torture := flag.Bool("torture", false, "kill 100 times, cut and flip everywhere, fill the disk; a line of JSON each")
 	flag.Parse()
+	if *torture {
+		return benchstore.Torture(context.Background(), os.Stdout)
+	}
 	if *serve != "" {
 		return benchstore.Serve(*serve, *dir)
 	}
