@@ -62,10 +62,9 @@ func badgerOptions(dir string, dashboard bool, log *slog.Logger) badger.Options 
 	o.BaseTableSize = 4 << 20
 	o.BaseLevelSize = 16 << 20
 	if dashboard {
-		o.NumMemtables = 3
 		o.NumLevelZeroTables = 4
 		o.NumLevelZeroTablesStall = 12
-		o.MemTableSize = 16 << 20
+		o.MemTableSize = 8 << 20
 		o.BaseTableSize = 8 << 20
 		o.BaseLevelSize = 64 << 20
 	}

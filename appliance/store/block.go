@@ -12,7 +12,7 @@ import (
 const blockVersion = 1
 
 // rawColumns are At, Offset and each metric. rollupColumns are At and, for each
-// metric, count, mean, mean-min, max-mean and p95-mean.
+// metric, count, mean, mean-min, max-mean and max-p95, which is 0 for few samples.
 const (
 	rawColumns    = 2 + NumMetrics
 	rollupColumns = 1 + rollupParts*NumMetrics

@@ -128,7 +128,7 @@ func (s *Store) Import(site string, recs []Record, cursor []byte) error {
 		key := cursorKey(site)
 		entries = append(entries, entry{key: key, value: seal(key, bytes.Clone(cursor))})
 	}
-	if err := s.putBlocks(entries, &w.fresh); err != nil {
+	if err := s.putBlocks(entries, &w.fresh, &w.late); err != nil {
 		return fmt.Errorf("import from %.80q: %w", site, err)
 	}
 	s.mu.Lock()
@@ -174,12 +174,11 @@ func (s *Store) importBlock(w *sealer, r *Record, old []byte) (importedBlock, er
 	}
 	stored, err := decodeBlock(w.stored[:0], id, old)
 	if err == nil && w.load(&w.old, stored, rawColumns) == nil {
-		_, added := mergeGrids(&w.old, &w.rows)
+		both, added := mergeGrids(&w.old, &w.rows)
 		if added == nil {
 			added = []int{}
 		}
-		both, _ := mergeGrids(&w.old, &w.rows)
-		w.fresh.add(nil, &both, added)
+		w.late.add(nil, &both, added)
 	} else {
 		w.fresh.add(bytes.Clone(r.Key), &w.rows, nil)
 	}

@@ -27,8 +27,6 @@ type fleetDelta struct {
 	blocks map[int64][][]byte // by hour; keys
 }
 
-func (d *fleetDelta) clear() { d.hours, d.blocks = nil, nil }
-
 // add counts rows of a raw grid of one hour: all, or those listed. The key is
 // noted, so that a crash is made good; nil if it cannot be.
 func (d *fleetDelta) add(key []byte, g *grid, rows []int) {
@@ -133,8 +131,9 @@ type fleetBook struct {
 	next  uint64             // number of the next pending key
 }
 
-// putBlocks writes entries, and counts in the sketches what is new.
-func (s *Store) putBlocks(entries []entry, fresh *fleetDelta) error {
+// putBlocks writes entries, and counts in the sketches what is new: fresh, which
+// a crash does not lose, and late, which it may. s.sealing is held.
+func (s *Store) putBlocks(entries []entry, fresh, late *fleetDelta) error {
 	s.fleet.mu.Lock()
 	defer s.fleet.mu.Unlock()
 	notes := map[int64][]byte{}
@@ -155,6 +154,7 @@ func (s *Store) putBlocks(entries []entry, fresh *fleetDelta) error {
 		return err
 	}
 	s.fleet.merge(fresh.hours)
+	s.fleet.merge(late.hours)
 	for hour, k := range notes {
 		s.fleet.note(hour, k)
 	}

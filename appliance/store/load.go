@@ -32,20 +32,27 @@ func (s *Store) load(m *mark, moved []string) error {
 	if v, err := s.base.get(metaKey("flushed")); err == nil && len(v) == 8 {
 		s.flushed = binary.BigEndian.Uint64(v)
 	}
-	damagedLog, err := s.replay(s.flushed)
+	s.sealed = m.Sealed
+	newest, damagedLog, torn, err := s.replay(s.flushed)
 	if err != nil {
 		return err
 	}
+	short := m.LSN > m.Sealed && newest < m.LSN
+	s.log.lsn.Store(max(s.log.lsn.Load(), m.LSN))
 	for _, e := range [...]struct {
-		on   bool
-		data any
+		on       bool
+		severity string
+		data     any
 	}{
-		{len(moved) > 0, map[string]any{"quarantined": moved}},
-		{lost, map[string]any{"records_lost_up_to": m.Seq}},
-		{damagedLog > 0, map[string]any{"log_octets_damaged": damagedLog}},
+		{len(moved) > 0, "critical", map[string]any{"quarantined": moved}},
+		{lost, "critical", map[string]any{"records_lost_up_to": m.Seq}},
+		{damagedLog > 0, "critical", map[string]any{"log_octets_damaged": damagedLog}},
+		{short, "critical", map[string]any{"log_lost_up_to": m.LSN}},
+		// The usual trace of a crash in the middle of a write.
+		{torn > 0, "info", map[string]any{"log_octets_torn": torn}},
 	} {
 		if e.on {
-			s.tell(e.data)
+			s.tell(e.severity, e.data)
 		}
 	}
 	return nil
@@ -56,13 +63,13 @@ const seqGap = 1 << 20
 
 // tell makes an event of what happened to the store. It is in memory until the
 // next flush; if the process ends before, the damage is gone all the same.
-func (s *Store) tell(what any) {
+func (s *Store) tell(severity string, what any) {
 	data, err := json.Marshal(what)
 	if err != nil {
 		return
 	}
 	b := Batch{Site: s.options.Site, At: s.now()}
-	e := Event{Type: "store_damaged", Severity: "critical", Data: data}
+	e := Event{Type: "store_damaged", Severity: severity, Data: data}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settleEvent(&e, &b, 0)
@@ -199,44 +206,46 @@ func (s *Store) saveLines() error {
 }
 
 // replay reads the log back. It begins a new segment for what comes next.
-// damaged is how many octets were lost in the middle of it.
-func (s *Store) replay(flushed uint64) (damaged int, err error) {
+// newest is the number of the newest record in it, damaged how many octets were
+// lost in the middle of it, torn how many at the end.
+func (s *Store) replay(flushed uint64) (newest uint64, damaged, torn int, err error) {
 	s.log = appendLog{dir: filepath.Join(s.dir, logDir), table: castagnoli(), buf: make([]byte, logHeader, 64<<10)}
 	s.log.lsn.Store(flushed)
 	numbers, err := listSegments(s.log.dir)
 	if err != nil {
-		return 0, err
+		return 0, 0, 0, err
 	}
 	for _, n := range numbers {
 		name := filepath.Join(s.log.dir, segmentName(n))
 		b, err := os.ReadFile(name)
 		if err != nil {
-			return damaged, fmt.Errorf("read log: %w", err)
+			return newest, damaged, torn, fmt.Errorf("read log: %w", err)
 		}
-		newest := s.log.lsn.Load()
-		lost, err := s.replaySegment(b, flushed)
+		last, lost, tail, err := s.replaySegment(b, flushed)
 		if err != nil {
-			return damaged, err
+			return newest, damaged, torn, err
 		}
+		newest = max(newest, last)
+		torn += tail
 		if lost > 0 {
 			damaged += lost
 			s.counts.lost.Add(uint64(lost))
 			in := inspector{quarantine: filepath.Join(s.dir, quarantineDir), now: s.options.Now(), log: s.options.Log}
 			if err := in.copyAway(name, b); err != nil && !errors.Is(err, ErrNoSpace) {
-				return damaged, err
+				return newest, damaged, torn, err
 			}
 		}
 		s.log.segment = n
-		s.log.segments = append(s.log.segments, segment{n, max(newest, s.log.lsn.Load())})
+		s.log.segments = append(s.log.segments, segment{n, s.log.lsn.Load()})
 	}
 	s.log.synced = s.log.lsn.Load()
 	s.counts.samples.Store(0)
-	return damaged, nil
+	return newest, damaged, torn, nil
 }
 
-func (s *Store) replaySegment(b []byte, flushed uint64) (lost int, err error) {
+func (s *Store) replaySegment(b []byte, flushed uint64) (newest uint64, lost, torn int, err error) {
 	defined := map[uint32]Series{}
-	return readSegment(b, s.log.table, func(lsn uint64, payload []byte) error {
+	lost, torn, err = readSegment(b, s.log.table, func(lsn uint64, payload []byte) error {
 		batch, missed, err := readBatch(payload, defined)
 		if err != nil {
 			s.counts.lost.Add(1) // its checksum fits: another program wrote it
@@ -256,7 +265,9 @@ func (s *Store) replaySegment(b []byte, flushed uint64) (lost int, err error) {
 			t.wrote(batch.At)
 		}
 		s.apply(&batch, s.resolved, lsn, lsn > flushed)
-		s.log.lsn.Store(max(s.log.lsn.Load(), lsn))
+		newest = max(newest, lsn)
 		return nil
 	})
+	s.log.lsn.Store(max(s.log.lsn.Load(), newest))
+	return newest, lost, torn, err
 }

@@ -104,6 +104,15 @@ func (l *appendLog) rotate() error {
 	return syncDir(l.dir)
 }
 
+// frame fills in the header of a record whose payload is b[logHeader:].
+func frame(l *appendLog, b []byte, lsn uint64) []byte {
+	binary.BigEndian.PutUint32(b, logMagic)
+	binary.BigEndian.PutUint32(b[4:], uint32(len(b)-logHeader))
+	binary.BigEndian.PutUint64(b[12:], lsn)
+	binary.BigEndian.PutUint32(b[8:], crc32.Checksum(b[12:], l.table))
+	return b
+}
+
 // write appends a record whose payload is l.buf[logHeader:]. On an error
 // nothing of it will ever be read.
 func (l *appendLog) write() (lsn uint64, err error) {
@@ -112,12 +121,7 @@ func (l *appendLog) write() (lsn uint64, err error) {
 			return 0, err
 		}
 	}
-	payload := l.buf[logHeader:]
-	binary.BigEndian.PutUint32(l.buf, logMagic)
-	binary.BigEndian.PutUint32(l.buf[4:], uint32(len(payload)))
-	binary.BigEndian.PutUint64(l.buf[12:], l.lsn.Load()+1)
-	binary.BigEndian.PutUint32(l.buf[8:], crc32.Checksum(l.buf[12:], l.table))
-	n, err := l.file.Write(l.buf)
+	n, err := l.file.Write(frame(l, l.buf, l.lsn.Load()+1))
 	if err != nil {
 		if n > 0 {
 			// A torn record is skipped when the log is read, but it takes space.
@@ -190,9 +194,9 @@ func (l *appendLog) close() error {
 
 // readSegment passes the records of a segment to f. A torn or damaged record is
 // skipped: reading goes on at the next one that is whole. lost is how many
-// octets were skipped before another whole record; a torn tail is not counted,
-// since it was never acknowledged.
-func readSegment(b []byte, table *crc32.Table, f func(lsn uint64, payload []byte) error) (lost int, err error) {
+// octets were skipped before another whole record, torn how many at the end:
+// they may be a write that was never acknowledged.
+func readSegment(b []byte, table *crc32.Table, f func(lsn uint64, payload []byte) error) (lost, torn int, err error) {
 	skipped := 0
 	for len(b) >= logHeader {
 		n := int(binary.BigEndian.Uint32(b[4:]))
@@ -205,11 +209,11 @@ func readSegment(b []byte, table *crc32.Table, f func(lsn uint64, payload []byte
 		lost += skipped
 		skipped = 0
 		if err := f(binary.BigEndian.Uint64(b[12:]), b[logHeader:logHeader+n]); err != nil {
-			return lost, err
+			return lost, 0, err
 		}
 		b = b[logHeader+n:]
 	}
-	return lost, nil
+	return lost, skipped + len(b), nil
 }
 
 func syncDir(dir string) error {

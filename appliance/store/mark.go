@@ -19,6 +19,8 @@ type mark struct {
 	Node     string `json:"node"`
 	Epoch    uint64 `json:"epoch"`
 	Seq      uint64 `json:"seq"`      // newest feed entry that was durable
+	LSN      uint64 `json:"lsn"`      // newest record of the log that was durable
+	Sealed   uint64 `json:"sealed"`   // nothing up to here is in the log alone
 	Clean    bool   `json:"clean"`    // closed, not killed
 	Attempts int    `json:"attempts"` // to open that did not return
 }

@@ -80,7 +80,7 @@ func (g *grid) putRollup(row, m int, v rollup) {
 	c[partMean][row] = v.mean
 	c[partBelow][row] = v.mean - v.min
 	c[partAbove][row] = v.max - v.mean
-	c[partP95][row] = v.p95 - v.mean
+	c[partP95][row] = v.max - v.p95
 }
 
 // rollupOf reads one metric of a rollup from its parts.
@@ -91,7 +91,7 @@ func rollupOf(parts *[rollupParts]int64) rollup {
 	mean := parts[partMean]
 	return rollup{
 		count: parts[partCount], mean: mean,
-		min: mean - parts[partBelow], max: mean + parts[partAbove], p95: mean + parts[partP95],
+		min: mean - parts[partBelow], max: mean + parts[partAbove], p95: mean + parts[partAbove] - parts[partP95],
 	}
 }
 

@@ -153,7 +153,6 @@ func (s *Store) flushLocked() error {
 // that hold nothing more.
 func (s *Store) truncate() error {
 	s.mu.Lock()
-	m := s.markLocked()
 	upTo := s.flushed
 	if len(s.flows)+len(s.events) == 0 {
 		upTo = s.log.lsn.Load()
@@ -166,6 +165,8 @@ func (s *Store) truncate() error {
 			upTo = min(upTo, o.lsn-1)
 		}
 	}
+	s.sealed = upTo
+	m := s.markLocked()
 	s.mu.Unlock()
 	if err := s.base.sync(); err != nil {
 		return err
@@ -189,7 +190,7 @@ func (s *Store) mark() mark {
 }
 
 func (s *Store) markLocked() mark {
-	return mark{Format: Format, Node: s.node, Epoch: s.epoch, Seq: s.Head()}
+	return mark{Format: Format, Node: s.node, Epoch: s.epoch, Seq: s.Head(), LSN: s.log.lsn.Load(), Sealed: s.sealed}
 }
 
 // Retire deletes the days that are beyond retention, and frees their space.

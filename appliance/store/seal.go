@@ -31,8 +31,9 @@ type sealer struct {
 	chunks, stored []chunk
 	entries        []entry
 	sequences      []uint64
-	// Of this batch: rows that leave memory, rows that are new to the base.
-	opened, fresh fleetDelta
+	// Of this batch: rows that go from memory to the base, rows that leave memory
+	// for a block that is there already, and those of them that are new in it.
+	fresh, opened, late fleetDelta
 }
 
 // ripe lists the open blocks whose hour was over at now, and marks them.
@@ -81,19 +82,19 @@ func (s *Store) sealBlocks(now int64) error {
 // sealSome writes some blocks in one transaction, and forgets the open ones.
 func (s *Store) sealSome(w *sealer, jobs []job) error {
 	w.entries = w.entries[:0]
-	w.opened.clear()
-	w.fresh.clear()
+	w.fresh, w.opened, w.late = fleetDelta{}, fleetDelta{}, fleetDelta{}
 	w.sequences = make([]uint64, len(jobs))
 	for i, j := range jobs {
 		if err := s.sealOne(w, j, &w.sequences[i]); err != nil {
 			return err
 		}
 	}
-	if err := s.putBlocks(w.entries, &w.fresh); err != nil {
+	if err := s.putBlocks(w.entries, &w.fresh, &w.late); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.live.subtract(&w.fresh)
 	s.live.subtract(&w.opened)
 	for i, j := range jobs {
 		if w.sequences[i] != 0 {
@@ -124,9 +125,6 @@ func (s *Store) sealOne(w *sealer, j job, hourSeq *uint64) error {
 		return err
 	}
 	key := id.key()
-	if s.options.Dashboard {
-		w.opened.add(key, &w.rows, nil)
-	}
 	err := s.base.view(key, func(v []byte) error {
 		stored, err := decodeChunks(w.stored[:0], id, v)
 		if err != nil {
@@ -136,6 +134,9 @@ func (s *Store) sealOne(w *sealer, j job, hourSeq *uint64) error {
 	})
 	switch {
 	case err == nil:
+		if s.options.Dashboard {
+			w.opened.add(nil, &w.rows, nil)
+		}
 		var added []int
 		var both grid
 		both, added = mergeGrids(&w.old, &w.rows)
@@ -145,7 +146,7 @@ func (s *Store) sealOne(w *sealer, j job, hourSeq *uint64) error {
 		w.rows = both
 		w.chunks = w.cut(w.chunks[:0], &w.rows)
 		if s.options.Dashboard {
-			w.fresh.add(nil, &w.rows, added)
+			w.late.add(nil, &w.rows, added)
 		}
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrDamaged), errors.Is(err, errBlock):
 		if s.options.Dashboard {

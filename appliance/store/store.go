@@ -39,8 +39,9 @@ type Store struct {
 	totals   totalsBook
 	states   map[string]*siteStates
 	tails    map[*tail]struct{}
-	ended    int   // open blocks whose hour is over
-	earliest int64 // time of the oldest and the newest raw sample that may be there
+	ended    int    // open blocks whose hour is over
+	sealed   uint64 // nothing of the log up to here is in it alone
+	earliest int64  // time of the oldest and the newest raw sample that may be there
 	latest   int64
 	eventN   uint64
 	flushed  uint64 // flows, events and states of the log up to here are in the base
