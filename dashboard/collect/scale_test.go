@@ -152,19 +152,19 @@ func sampleAt(site string, id path.ID, at int64, seed int) store.SeriesSample {
 
 // run is the result of a measurement, one JSON line of bench-store.
 type run struct {
-	Name      string  `json:"name"`
-	Sites     int     `json:"sites"`
-	Records   int     `json:"records"`
-	Bytes     int     `json:"bytes"`
-	Seconds   float64 `json:"seconds"`
-	Bar       float64 `json:"bar_seconds"`
-	Gap       uint64  `json:"gap_records"`
+	Name    string  `json:"name"`
+	Sites   int     `json:"sites"`
+	Records int     `json:"records"`
+	Bytes   int     `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+	Bar     float64 `json:"bar_seconds"`
+	Gap     uint64  `json:"gap_records"`
 	// HeapLive is what the garbage collector found in use at most, HeapPeak what
 	// the heap was with its slack; both ends, above what the archives take.
-	HeapLive int    `json:"heap_live_mib"`
-	HeapPeak int    `json:"heap_peak_mib"`
-	HeapBar  int    `json:"bar_heap_mib"` // of HeapLive
-	Load     string `json:"load"`         // of the machine: other work slows this
+	HeapLive  int     `json:"heap_live_mib"`
+	HeapPeak  int     `json:"heap_peak_mib"`
+	HeapBar   int     `json:"bar_heap_mib"` // of HeapLive
+	Load      string  `json:"load"`         // of the machine: other work slows this
 	Procs     int     `json:"cpus"`
 	FirstLive float64 `json:"first_site_seconds"`
 	CPU       float64 `json:"cpu_seconds"`
