@@ -30,7 +30,7 @@ const (
 	tailMethod      = service + "Tail"
 	messageLimit    = 16 << 20         // bytes, of one message that is read
 	chunkRecords    = 1024             // records read from the store at once
-	chunkBytes      = 256 << 10        // of a message with records; at most a record more
+	chunkBytes      = 1 << 20          // of a message with records; at most a record more
 	heartbeat       = 10 * time.Second // of a tail with nothing to send
 	lookForSealed   = time.Second
 	sealDelay       = 10 * time.Minute // after which an hour is sealed

@@ -40,8 +40,8 @@ func TestCollect(t *testing.T) {
 		w.origins["west"].grow(300)
 		w.origins["east"].tick(store.Batch{Site: "east", At: 1})
 		time.Sleep(3 * time.Second)
-		if w.sink.count("east") != 1005 || w.sink.count("west") != 300 || w.sink.appended["east"] != 1 {
-			t.Errorf("%d, %d, %d ticks", w.sink.count("east"), w.sink.count("west"), w.sink.appended["east"])
+		if n, _ := w.sink.ticks("east"); w.sink.count("east") != 1005 || w.sink.count("west") != 300 || n != 1 {
+			t.Errorf("%d, %d, %d ticks", w.sink.count("east"), w.sink.count("west"), n)
 		}
 		if r := w.fleet.Report(); !r.Complete || r.Have != r.Want || r.Want != 1315 {
 			t.Errorf("%+v", r)
@@ -68,7 +68,7 @@ func TestCatchUp(t *testing.T) {
 		defer w.close()
 		w.complete(time.Minute)
 		time.Sleep(time.Second)
-		if n := w.sink.samples["east"]; n != 3000 {
+		if _, n := w.sink.ticks("east"); n != 3000 {
 			t.Errorf("%d samples", n)
 		}
 		o.tick(store.Batch{Site: "east", At: began + 2000})
@@ -80,7 +80,7 @@ func TestCatchUp(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Second)
-		if n := w.sink.samples["east"]; n != 3000+1000 {
+		if _, n := w.sink.ticks("east"); n != 3000+1000 {
 			t.Errorf("%d samples after the second time", n)
 		}
 	})

@@ -19,7 +19,7 @@ import (
 
 // The defaults of Options.
 const (
-	Backfills   = 32
+	Backfills   = 16
 	Connects    = 128
 	ticksQueued = 1024
 )

@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/metrics"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -150,15 +152,19 @@ func sampleAt(site string, id path.ID, at int64, seed int) store.SeriesSample {
 
 // run is the result of a measurement, one JSON line of bench-store.
 type run struct {
-	Name      string  `json:"name"`
-	Sites     int     `json:"sites"`
-	Records   int     `json:"records"`
-	Bytes     int     `json:"bytes"`
-	Seconds   float64 `json:"seconds"`
-	Bar       float64 `json:"bar_seconds"`
-	Gap       uint64  `json:"gap_records"`
-	HeapPeak  int     `json:"heap_peak_mib"` // above what the archives take
-	HeapBar   int     `json:"bar_heap_mib"`
+	Name    string  `json:"name"`
+	Sites   int     `json:"sites"`
+	Records int     `json:"records"`
+	Bytes   int     `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+	Bar     float64 `json:"bar_seconds"`
+	Gap     uint64  `json:"gap_records"`
+	// HeapLive is what the garbage collector found in use at most, HeapPeak what
+	// the heap was with its slack; both ends, above what the archives take.
+	HeapLive  int     `json:"heap_live_mib"`
+	HeapPeak  int     `json:"heap_peak_mib"`
+	HeapBar   int     `json:"bar_heap_mib"` // of HeapLive
+	Load      string  `json:"load"`         // of the machine: other work slows this
 	Procs     int     `json:"cpus"`
 	FirstLive float64 `json:"first_site_seconds"`
 	CPU       float64 `json:"cpu_seconds"`
@@ -195,7 +201,8 @@ func collectAll(t *testing.T, name string, all []*archive, records, bytes int, b
 	runtime.GC()
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	before, peak := mem.HeapInuse, uint64(0)
+	before, peak, live := mem.HeapInuse, uint64(0), uint64(0)
+	inUse := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	r := run{Name: name, Sites: len(all), Records: records, Bytes: bytes, Bar: bar.Seconds(), HeapBar: barHeap >> 20, Procs: runtime.NumCPU()}
 	began, used := time.Now(), cpuSeconds(t)
 	work.Go(func() {
@@ -210,6 +217,8 @@ func collectAll(t *testing.T, name string, all []*archive, records, bytes int, b
 		<-look.C
 		runtime.ReadMemStats(&mem)
 		peak = max(peak, mem.HeapInuse)
+		metrics.Read(inUse)
+		live = max(live, inUse[0].Value.Uint64())
 		last = f.Report()
 		if r.FirstLive == 0 && last.Have > 0 {
 			r.FirstLive = time.Since(began).Seconds()
@@ -219,7 +228,10 @@ func collectAll(t *testing.T, name string, all []*archive, records, bytes int, b
 		}
 	}
 	r.Seconds, r.CPU = time.Since(began).Seconds(), cpuSeconds(t)-used
-	r.HeapPeak = int(peak-min(peak, before)) >> 20
+	r.HeapPeak, r.HeapLive = int(peak-min(peak, before))>>20, int(live-min(live, before))>>20
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		r.Load, _, _ = strings.Cut(string(load), " ")
+	}
 	for i := range last.Sites {
 		r.Gap += last.Sites[i].Gap()
 	}
@@ -234,8 +246,8 @@ func collectAll(t *testing.T, name string, all []*archive, records, bytes int, b
 	if !last.Complete || r.Gap > 0 || last.Want != uint64(records) {
 		t.Errorf("complete %v, gap %d, %d of %d records; unreached %d", last.Complete, r.Gap, last.Want, records, len(last.Unreached))
 	}
-	if r.Seconds > bar.Seconds() || r.HeapPeak > r.HeapBar {
-		t.Errorf("%.1f s, %d MiB: the bars are %v, %d MiB", r.Seconds, r.HeapPeak, bar, r.HeapBar)
+	if r.Seconds > bar.Seconds() || r.HeapLive > r.HeapBar {
+		t.Errorf("%.1f s, %d MiB: the bars are %v, %d MiB", r.Seconds, r.HeapLive, bar, r.HeapBar)
 	}
 	// What arrived is what was there.
 	for _, a := range []*archive{all[0], all[len(all)-1]} {

@@ -221,6 +221,14 @@ func (s *sink) count(site string) int {
 	return len(s.kept[site])
 }
 
+// ticks are how many unsealed ticks of a site were appended, and the samples in
+// them.
+func (s *sink) ticks(site string) (ticks, samples int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appended[site], s.samples[site]
+}
+
 // network is the overlay in memory.
 type network struct {
 	mu        sync.Mutex
