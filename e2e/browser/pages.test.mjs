@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
-import { browser, figure, open, out, pages, window_, world } from './rig.mjs';
+import { browser, figure, go, limit, open, out, pages, window_, world } from './rig.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
@@ -21,31 +21,31 @@ for (const name of ['empty', 'three', 'thousand']) {
     before(async () => { w = await world(name); });
     after(async () => { await w.close(); });
 
-    for (const theme of ['light', 'dark']) {
-      test(`every page, ${theme}`, { timeout: 150_000 }, async () => {
-        const page = await window_(b, w, 'admin', { theme });
-        // Axe needs to run where the policy forbids scripts that are not ours:
-        // it is evaluated by the debugger, which no policy concerns.
-        let violations = 0;
-        for (const [p, path] of Object.entries(pages)) {
-          await open(page, w, at(w, path));
-          await page.waitForTimeout(150);
-          await page.evaluate(axe);
-          const found = await page.evaluate((tags) => window.axe.run(document, { runOnly: tags, resultTypes: ['violations'] }), rules);
-          for (const v of found.violations) {
-            violations++;
-            console.log(`${name} ${theme} ${p}: ${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.any[0]?.message ?? n.failureSummary}`).join(' | ')}`);
-          }
-          if (name !== 'thousand' || ['dashboard', 'topology', 'metrics'].includes(p)) await page.screenshot({ path: `${out}${name}-${p}-${theme}.png` });
+    test('every page, light and dark', { timeout: limit(240_000) }, async () => {
+      const page = await window_(b, w, 'admin');
+      await open(page, w, '/help/keys');
+      // Axe runs where the policy forbids scripts that are not ours: the debugger
+      // evaluates it, which no policy concerns.
+      await page.evaluate(axe);
+      const found = [];
+      for (const [p, path] of Object.entries(pages)) {
+        await go(page, at(w, path));
+        await page.waitForTimeout(250);
+        for (const theme of ['light', 'dark']) {
+          await page.emulateMedia({ colorScheme: theme, reducedMotion: 'reduce' });
+          // Structure is the same in both themes, colours are not.
+          const options = theme === 'light' ? { runOnly: rules } : { runOnly: { type: 'rule', values: ['color-contrast'] } };
+          const { violations } = await page.evaluate((o) => window.axe.run(document, { ...o, resultTypes: ['violations'] }), options);
+          for (const v of violations) found.push(`${theme} ${p}: ${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.any[0]?.message ?? n.failureSummary}`).join(' | ')}`);
+          await page.screenshot({ path: `${out}${name}-${p}-${theme}.png` });
         }
-        figure(`axe violations, ${name}, ${theme}`, violations, 0);
-        const bad = await page.bad();
-        figure(`console errors, CSP violations and foreign requests, ${name}, ${theme}`, bad.length, 0);
-        assert.deepEqual([...new Set(bad)], []);
-        assert.equal(violations, 0);
-        await page.context().close();
-      });
-    }
+      }
+      const bad = [...new Set(await page.bad())];
+      figure(`axe violations, world ${name}, both themes`, found.length, 0);
+      figure(`console errors, CSP violations and foreign requests, world ${name}`, bad.length, 0);
+      assert.deepEqual([...found, ...bad], []);
+      await page.context().close();
+    });
   });
 }
 
@@ -54,10 +54,12 @@ describe('three sites', () => {
   before(async () => { w = await world('three'); });
   after(async () => { await w.close(); });
 
-  test('a phone shows every page without scrolling sideways', { timeout: 60_000 }, async () => {
+  test('a phone shows every page without scrolling sideways', { timeout: limit(60_000) }, async () => {
     const page = await window_(b, w, 'admin', { viewport: { width: 390, height: 844 } });
+    await open(page, w, '/help');
     for (const [p, path] of Object.entries(pages)) {
-      await open(page, w, path);
+      await go(page, path);
+      await page.waitForTimeout(200);
       assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${p} is wider than the screen`);
       await page.screenshot({ path: `${out}three-${p}-390.png` });
     }
@@ -65,29 +67,30 @@ describe('three sites', () => {
     await page.context().close();
   });
 
-  test('without live streams every page works and says that it is out of date', { timeout: 90_000 }, async () => {
+  test('without live streams every page works and says that it is out of date', { timeout: limit(90_000) }, async () => {
     const page = await window_(b, w, 'admin', { tolerate: /WebSocket/ });
     await page.routeWebSocket(/\/ws\//, (ws) => ws.close());
+    await open(page, w, '/help');
     for (const [p, path] of Object.entries(pages)) {
-      await open(page, w, path);
-      assert.ok(await page.textContent('.content'), p);
+      await go(page, path);
+      assert.ok((await page.textContent('.content')).length > 40, p);
     }
-    await open(page, w, '/dashboard');
     await page.waitForSelector('.live.down', { timeout: 15_000 });
     assert.match(await page.textContent('.live'), /Reconnecting/);
     await page.context().close();
   });
 
-  test('a viewer sees no control that the API would refuse', { timeout: 60_000 }, async () => {
+  test('a viewer sees no control that the API would refuse', { timeout: limit(60_000) }, async () => {
     const page = await window_(b, w, 'viewer');
+    await open(page, w, '/help');
     const forbidden = /^(edit|remove|delete|apply|new policy|test|test now|capture|acknowledge|judge again|promote|demote|add a user|save)$/i;
     for (const [p, path] of Object.entries(pages)) {
       if (p === 'audit') continue;
-      await open(page, w, path);
+      await go(page, path);
       const names = await page.$$eval('.content button, .content a.btn', (list) => list.map((e) => (e.getAttribute('aria-label') ?? e.textContent).trim()));
       for (const n of names) assert.ok(!forbidden.test(n), `${p} offers "${n}" to a viewer`);
     }
-    await open(page, w, '/audit');
+    await go(page, '/audit');
     assert.match(await page.textContent('.content'), /Not for your role/);
     assert.equal(await page.$('.side a[href="/audit"]'), null);
     const answers = await page.evaluate(async () => {
@@ -98,10 +101,12 @@ describe('three sites', () => {
     await page.context().close();
   });
 
-  test('the keyboard alone reaches every control, and leaves it', { timeout: 90_000 }, async () => {
+  test('the keyboard alone reaches every control, and leaves it', { timeout: limit(90_000) }, async () => {
     const page = await window_(b, w, 'admin');
+    await open(page, w, '/help');
+    await page.keyboard.press('p'); // nothing changes while we walk
     for (const [p, path] of Object.entries(pages)) {
-      await open(page, w, path);
+      await go(page, path);
       const wanted = await page.evaluate(() => {
         const list = [...document.querySelectorAll('a[href], button:not(:disabled), input:not([hidden]):not(:disabled), select, textarea, [tabindex="0"]')].filter((e) => e.checkVisibility() && e.tabIndex >= 0 && !e.closest('[inert]'));
         list.forEach((e, i) => { e.dataset.walk = i; });
@@ -126,7 +131,7 @@ describe('three sites', () => {
     await page.context().close();
   });
 
-  test('keys: palette, search, help, go to', { timeout: 40_000 }, async () => {
+  test('keys: palette, search, help, go to', { timeout: limit(40_000) }, async () => {
     const page = await window_(b, w, 'admin');
     await open(page, w, '/dashboard');
     await page.keyboard.press('Control+k');
@@ -155,12 +160,13 @@ describe('hostile names and messages', () => {
   before(async () => { w = await world('hostile'); });
   after(async () => { await w.close(); });
 
-  test('are text on every page', { timeout: 90_000 }, async () => {
+  test('are text on every page', { timeout: limit(90_000) }, async () => {
     const page = await window_(b, w, 'admin');
     let shown = false;
+    await open(page, w, '/help');
     for (const path of Object.values(pages)) {
-      await open(page, w, path);
-      await page.waitForTimeout(200);
+      await go(page, path);
+      await page.waitForTimeout(400);
       shown ||= (await page.textContent('body')).includes('onerror');
       assert.equal(await page.evaluate(() => window.attacked), undefined, path);
     }

@@ -2,7 +2,7 @@
 // and CPU are gates; times on the wall are told, since machines differ.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { browser, figure, median, open, window_, world } from './rig.mjs';
+import { browser, figure, limit, median, open, window_, world } from './rig.mjs';
 
 let b;
 before(async () => { b = await browser(); });
@@ -26,7 +26,7 @@ describe('three sites', () => {
   before(async () => { w = await world('three'); });
   after(async () => { await w.close(); });
 
-  test('first visit: kilobytes on the wire, gzip', { timeout: 90_000 }, async () => {
+  test('first visit: kilobytes on the wire, gzip', { timeout: limit(90_000) }, async () => {
     const bars = { '/dashboard': 180, '/flows': 110, '/events': 110, '/sites': 110, '/policies': 110, '/metrics?site=hq': 250, '/topology': 250 };
     for (const [path, bar] of Object.entries(bars)) {
       const page = await window_(b, w, 'admin');
@@ -50,7 +50,7 @@ describe('three sites', () => {
     }
   });
 
-  test('a page asks the API little enough for the limit of a user', { timeout: 60_000 }, async () => {
+  test('a page asks the API little enough for the limit of a user', { timeout: limit(60_000) }, async () => {
     const page = await window_(b, w, 'admin');
     let asked = 0;
     page.on('request', (r) => { if (r.url().includes('/api/')) asked++; });
@@ -62,7 +62,7 @@ describe('three sites', () => {
     await page.context().close();
   });
 
-  test('six lines of 3,600 points: one more second costs little', { timeout: 60_000 }, async () => {
+  test('six lines of 3,600 points: one more second costs little', { timeout: limit(60_000) }, async () => {
     const page = await window_(b, w, 'admin');
     await open(page, w, '/metrics?site=hq');
     const client = await watched(page);
@@ -93,7 +93,7 @@ describe('a thousand sites', () => {
   before(async () => { w = await world('thousand'); });
   after(async () => { await w.close(); });
 
-  test('live ticks of 2,991 paths', { timeout: 120_000 }, async () => {
+  test('live ticks of 2,991 paths', { timeout: limit(120_000) }, async () => {
     for (const [path, bar] of [['/dashboard', 25], ['/topology', 25], ['/sites', 25]]) {
       const page = await window_(b, w, 'admin');
       const client = await watched(page);
@@ -112,7 +112,7 @@ describe('a thousand sites', () => {
     }
   });
 
-  test('the whole map: 1,000 nodes, 2,991 edges', { timeout: 90_000 }, async () => {
+  test('the whole map: 1,000 nodes, 2,991 edges', { timeout: limit(90_000) }, async () => {
     const page = await window_(b, w, 'admin');
     const client = await watched(page);
     await open(page, w, '/sites');
@@ -131,7 +131,7 @@ describe('a thousand sites', () => {
     await page.context().close();
   });
 
-  test('memory stays flat', { timeout: 150_000 }, async () => {
+  test('memory stays flat', { timeout: limit(150_000) }, async () => {
     const seconds = Number(process.env.SOAK ?? 30);
     const page = await window_(b, w, 'admin');
     const client = await watched(page);

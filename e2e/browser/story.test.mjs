@@ -2,13 +2,13 @@
 // a flow's decision, a zoom that a colleague opens.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { browser, open, window_, world } from './rig.mjs';
+import { browser, limit, open, window_, world } from './rig.mjs';
 
 let b;
 before(async () => { b = await browser(); });
 after(async () => { await b.close(); });
 
-test('first start makes an administrator, once', { timeout: 60_000 }, async () => {
+test('first start makes an administrator, once', { timeout: limit(60_000) }, async () => {
   const w = await world('fresh');
   const page = await window_(b, w, null, { tolerate: /40[13]|422/ });
   await page.goto(w.url + '/');
@@ -41,7 +41,7 @@ describe('three sites', () => {
   before(async () => { w = await world('three'); page = await window_(b, w, 'admin', { tolerate: /40[49]|422/ }); });
   after(async () => { await w.close(); });
 
-  test('a policy: write, be told of a mistake, simulate, apply, undo', { timeout: 90_000 }, async () => {
+  test('a policy: write, be told of a mistake, simulate, apply, undo', { timeout: limit(90_000) }, async () => {
     await open(page, w, '/policies/new');
     const yaml = (port) => `apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: cache-only\n  namespace: default\nspec:\n  podSelector:\n    matchLabels:\n      app: cache\n  policyTypes: [Ingress]\n  ingress:\n  - ports:\n    - protocol: TCP\n      port: ${port}\n`;
     await page.fill('p-yaml textarea', yaml('99999999'));
@@ -66,7 +66,7 @@ describe('three sites', () => {
     assert.deepEqual(await page.bad(), []);
   });
 
-  test('the builder: drag a label, and the YAML says the same', { timeout: 60_000 }, async () => {
+  test('the builder: drag a label, and the YAML says the same', { timeout: limit(60_000) }, async () => {
     await open(page, w, '/policies/new?view=builder');
     await page.waitForSelector('.piece:has-text("app=cache")');
     await page.dragAndDrop('.tray .piece:has-text("app=cache")', '.zone.target');
@@ -79,7 +79,7 @@ describe('three sites', () => {
     for (const want of ['app: cache', 'app: frontend', 'port: 6379', 'from:']) assert.ok(text.includes(want), `${want} is not in\n${text}`);
   });
 
-  test('a flow: search, open, see the decision; CSV', { timeout: 60_000 }, async () => {
+  test('a flow: search, open, see the decision; CSV', { timeout: limit(60_000) }, async () => {
     await open(page, w, '/flows');
     await page.fill('[data-search]', 'port:5060 udp');
     await page.waitForURL(/q=port/);
@@ -96,7 +96,7 @@ describe('three sites', () => {
     assert.equal(file.suggestedFilename(), 'flows.csv');
   });
 
-  test('a zoom by brush is in the address, and another window shows the same', { timeout: 60_000 }, async () => {
+  test('a zoom by brush is in the address, and another window shows the same', { timeout: limit(60_000) }, async () => {
     await open(page, w, '/metrics?site=hq');
     const box = await page.locator('p-chart canvas').first().boundingBox();
     await page.mouse.move(box.x + 200, box.y + 60);
@@ -113,7 +113,7 @@ describe('three sites', () => {
     await other.context().close();
   });
 
-  test('the map: drag keeps a place, a click tells of a site, the list is its twin', { timeout: 60_000 }, async () => {
+  test('the map: drag keeps a place, a click tells of a site, the list is its twin', { timeout: limit(60_000) }, async () => {
     await open(page, w, '/topology');
     await page.waitForTimeout(1500);
     const where = await page.evaluate(() => {
