@@ -53,6 +53,17 @@ test('a difference is minimal and complete', async () => {
   assert.equal(apply(' +'), 'a\nx\nc\nd\ne');
 });
 
+test('messages: the catalogue is complete, and another one is used', async () => {
+  const { messages } = await import(join(root, 'dashboard/web/tools/catalogue.mjs'));
+  const kept = JSON.parse(readFileSync(join(src, 'messages/en.json'), 'utf8'));
+  assert.deepEqual(Object.keys(kept).sort(), messages(), 'run node dashboard/web/tools/catalogue.mjs');
+  const { t, tn, useCatalogue } = await load('core/text.js');
+  useCatalogue({ '{n} sites': '{n} Standorte' });
+  assert.equal(tn(1200, '{n} site', '{n} sites'), '1,200 Standorte');
+  assert.equal(t('Last {span}', { span: 'x' }), 'Last x');
+  useCatalogue({});
+});
+
 test('no page writes HTML or styles in text, and none is longer than the house allows', () => {
   const walk = (folder) => readdirSync(folder, { withFileTypes: true }).flatMap((e) => (e.isDirectory() ? walk(join(folder, e.name)) : [join(folder, e.name)]));
   for (const name of walk(src).filter((f) => f.endsWith('.js'))) {

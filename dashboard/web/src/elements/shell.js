@@ -161,7 +161,8 @@ export class Shell extends HTMLElement {
     const link = fleet.link;
     const silent = link.since ? Date.now() - link.since : 0;
     if (link.state === 'paused') return h('div.stale', { key: 'stale' }, icon('pause'), t('Paused {span} ago: what you see does not change.', { span: span(silent) }));
-    if ((link.state !== 'down' && link.state !== 'live') || silent < staleAfter) return null;
+    // A fabric without paths has nothing to say, which is no silence.
+    if ((link.state !== 'down' && link.state !== 'live') || silent < staleAfter || link.state === 'live' && !fleet.paths.size) return null;
     return h('div.stale', { key: 'stale', role: 'alert' }, icon('wifi-off'), t('No live data for {span}. What you see may be out of date.', { span: span(silent) }));
   }
 }

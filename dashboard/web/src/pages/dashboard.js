@@ -76,9 +76,9 @@ export default class Dashboard extends Page {
 
   /** Nothing is configured: what to do first. */
   #first() {
-    return h('div.card', { key: 'first' }, empty('waypoints', t('No sites yet'),
-      t('As soon as the first appliance is configured and speaks to this dashboard, it appears here with its paths. Nothing on this page is invented.'),
-      h('div.row', null, h('a.btn.primary', { href: '/help/first-site' }, icon('book-open'), t('How to add the first site')))));
+    return h('div.card', { key: 'first' }, empty('waypoints', fleet.sites.size ? t('One site so far') : t('No sites yet'),
+      fleet.sites.size ? t('A path begins with a second site. As soon as its appliance speaks to this one, both appear here with what is measured between them.') : t('As soon as the first appliance is configured and speaks to this dashboard, it appears here with its paths.'),
+      h('div.row', null, h('a.btn.primary', { href: '/help/first-site' }, icon('book-open'), fleet.sites.size ? t('How to add a site') : t('How to add the first site')))));
   }
 
   #verdict(list) {
@@ -93,7 +93,7 @@ export default class Dashboard extends Page {
     return h('section.card.verdict', { key: 'verdict', class: kind, 'aria-live': 'polite' },
       h('div.mark', null, icon({ up: 'check', degraded: 'triangle-alert', down: 'octagon-alert', unknown: 'hourglass' }[kind])),
       h('div', null, h('h2', null, says), h('p.muted', null, first ? t('Worst: {what}, for {span}.', { what: first.what, span: known(first.since) ? span(Date.now() - Date.parse(first.since)) : none }) :
-        t('{n} of {total} paths carry traffic.', { n: number(fleet.now ? fleet.now.paths.up + fleet.now.paths.degraded : fleet.paths.size), total: number(fleet.paths.size) }))),
+        !fleet.paths.size ? t('It has no paths to another site yet.') : t('{n} of {total} paths carry traffic.', { n: number(fleet.now ? fleet.now.paths.up + fleet.now.paths.degraded : fleet.paths.size), total: number(fleet.paths.size) }))),
       list.length > 0 && h('a.btn', { href: '#broke' , on: { click: (e) => { e.preventDefault(); this.querySelector('#broke')?.scrollIntoView({ block: 'start', behavior: 'smooth' }); } } }, t('What broke')));
   }
 
@@ -107,7 +107,7 @@ export default class Dashboard extends Page {
     return h('div.tiles', { key: 'tiles' },
       tile('/sites', t('Total sites'), number(fleet.sites.size), counts(s.sites), shares(s.sites)),
       tile('/topology', t('Active paths'), number(s.paths.up + s.paths.degraded), counts(s.paths), shares(s.paths)),
-      tile('/metrics', t('Average latency'), latency, t('95 of 100 paths below {p95}', { p95: ms(s.p95) }), line('latency', t('Latency of the last minutes'))),
+      tile('/metrics', t('Average latency'), latency, s.p95 == null ? '' : t('95 of 100 paths below {p95}', { p95: ms(s.p95) }), line('latency', t('Latency of the last minutes'))),
       tile('/metrics?metric=bandwidth_mbps', t('Throughput'), sent, t('sent by all sites'), line('sent', t('Throughput of the last minutes'))),
       tile('/flows', t('Active flows'), number(s.flows), s.loss == null ? '' : t('{loss} % lost on average', { loss: s.loss.toFixed(2) }), line('flows', t('Flows of the last minutes'))));
   }
