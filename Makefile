@@ -4,15 +4,17 @@ export GOTOOLCHAIN := go1.27.3
 export GOFLAGS := -buildvcs=false
 
 BIN      := bin/patronus
+WEB      := dashboard/web/dist/manifest.json
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X patronus/appliance.Version=$(VERSION)
 SOURCES  := $(shell find appliance configs dashboard e2e image netstack -name '*.go' -o -name '*.yaml' -o -name '*.s' 2>/dev/null) go.mod go.sum
 GOFUMPT  := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SITES    ?= 3
+PAGES    := $(shell find dashboard/web/src dashboard/web/pack dashboard/handbook -type f 2>/dev/null) dashboard/web/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-long check lint unit e2e fuzz bench bench-store bench-compare profile cover clean setup
+.PHONY: help web browser run build test test-long check lint unit e2e fuzz bench bench-store bench-compare profile cover clean setup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +24,18 @@ run: build ## build and start a lab: three sites in one process, no root needed
 
 build: $(BIN) ## build bin/patronus (static)
 
-$(BIN): $(SOURCES)
+$(BIN): $(SOURCES) $(WEB)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./appliance/cmd/patronus
+
+web: $(WEB) ## make the dashboard's pages: libraries from npm by the lock file, style sheet, compression
+
+# npm fetches what the lock file names, by hash, and runs none of its scripts.
+$(WEB): $(PAGES)
+	cd dashboard/web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	go run ./dashboard/web/pack
+
+browser: web setup ## tests of the dashboard's pages in a real browser (at most 5 minutes)
+	@bash e2e/browser/run
 
 setup: ## install what the privileged tests need (as root; otherwise says what is missing)
 	@bash e2e/setup
@@ -66,4 +78,4 @@ cover: ## test coverage by package
 	go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1
 
 clean: ## remove what was built
-	rm -rf bin e2e/out cover.out
+	rm -rf bin e2e/out cover.out dashboard/web/node_modules e2e/browser/node_modules dashboard/web/dist/files $(WEB)

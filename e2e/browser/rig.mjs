@@ -10,6 +10,10 @@ export const root = fileURLToPath(new URL('../..', import.meta.url));
 export const out = fileURLToPath(new URL('../out/browser/', import.meta.url));
 mkdirSync(out, { recursive: true });
 
+/** How long a test may take; SLOW is how many times slower this machine is than an idle one. */
+const slow = Number(process.env.SLOW ?? 1);
+export function limit(ms) { return ms * slow; }
+
 export const password = 'correct horse battery';
 
 /** Pages with the addresses that show them at their fullest. */
@@ -50,6 +54,7 @@ export async function window_(b, w, user, o = {}) {
     if (!res.ok()) throw new Error(`sign in as ${user}: ${res.status()} ${await res.text()}`);
   }
   const page = await context.newPage();
+  page.setDefaultTimeout(limit(15_000));
   const bad = [];
   await page.addInitScript(() => {
     window.violations = [];
@@ -69,9 +74,22 @@ export async function window_(b, w, user, o = {}) {
 /** Opens a page and waits until it shows something other than its skeleton. */
 export async function open(page, w, path) {
   await page.goto(w.url + path);
-  await page.waitForSelector('.page, .gate', { timeout: 20_000 });
-  await page.waitForFunction(() => !document.querySelector('.skeleton'), null, { timeout: 20_000 });
+  await page.waitForSelector('.page, .gate', { timeout: limit(20_000) });
+  await page.waitForFunction(() => !document.querySelector('.skeleton'), null, { timeout: limit(20_000) });
   await page.evaluate(() => document.fonts.ready);
+}
+
+/** Goes to another page as a click does, without loading everything again. */
+export async function go(page, path) {
+  await page.evaluate((to) => {
+    const a = document.createElement('a');
+    a.href = to;
+    document.querySelector('.content').append(a);
+    a.click();
+    a.remove();
+  }, path);
+  await page.waitForTimeout(60);
+  await page.waitForFunction(() => document.querySelector('.page') && !document.querySelector('.skeleton'), null, { timeout: limit(15_000) });
 }
 
 /** A figure beside its bar, as one line of JSON. */

@@ -26,21 +26,22 @@ const password = "correct horse battery"
 func main() {
 	name := flag.String("world", "three", "empty, three, thousand, hostile or fresh")
 	listen := flag.String("listen", "127.0.0.1:0", "address")
+	dist := flag.String("dist", "", "folder of the interface's files instead of those compiled in")
 	rate := flag.Int("rate", 1_000_000, "requests of a user in a minute")
 	flag.Parse()
-	if err := run(*name, *listen, *rate); err != nil && !errors.Is(err, context.Canceled) {
+	if err := run(*name, *listen, *dist, *rate); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
 		os.Exit(1)
 	}
 }
 
-func run(name, listen string, rate int) error {
+func run(name, listen, dist string, rate int) error {
 	dir, err := os.MkdirTemp("", "fleet-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	pages, err := web.Open()
+	pages, err := open(dist)
 	if err != nil {
 		return err
 	}
@@ -96,6 +97,13 @@ func run(name, listen string, rate int) error {
 		cancel()
 	}()
 	return <-served
+}
+
+func open(dist string) (*web.Pages, error) {
+	if dist == "" {
+		return web.Open()
+	}
+	return web.Load(os.DirFS(dist))
 }
 
 // people are the users admin, operator, viewer, and scoped: an admin of one region.

@@ -18,7 +18,7 @@ function dispatch(event) {
  * @param {string} tag name, with classes after dots: 'div.card.wide'
  * @param {object} [props] attributes; class adds classes; on: {event: handler};
  *   style: {property: value} by CSSOM; '.name' sets a property; key names the
- *   element among its siblings; true sets an empty attribute, false and
+ *   element among its siblings; hollow leaves its children alone; true sets an empty attribute, false and
  *   null none.
  * @param {...any} children nodes, texts, numbers, lists of them; null and false are left out
  */
@@ -29,7 +29,7 @@ export function h(tag, props, ...children) {
   const list = classes.concat(props?.class ? [props.class] : []);
   if (list.length) el.setAttribute('class', list.join(' '));
   for (const [k, v] of Object.entries(props ?? {})) {
-    if (k === 'class' || k === 'key') continue;
+    if (k === 'class' || k === 'key' || k === 'hollow') continue;
     if (k === 'on') listen(el, v);
     else if (k === 'style') style(el, v);
     else if (k[0] === '.') {
@@ -38,6 +38,7 @@ export function h(tag, props, ...children) {
     } else if (v === true) el.setAttribute(k, '');
     else if (v !== false && v != null) el.setAttribute(k, v);
   }
+  el.hollow_ = props?.hollow;
   if (props?.key != null) el.key_ = String(props.key);
   append(el, children);
   return el;
@@ -122,8 +123,8 @@ function morph(old, next) {
   for (const [k, v] of Object.entries(next.properties_ ?? {})) {
     if (old[k] !== v && !(k === 'value' && old === document.activeElement)) old[k] = v;
   }
-  // A custom element fills itself; one that has children of its caller's says so.
-  if (!old.nodeName.includes('-') || old.nodeName === 'P-PANEL') morphChildren(old, next);
+  // A custom element fills itself, and so does whoever made something hollow.
+  if (!next.hollow_ && !old.nodeName.includes('-')) morphChildren(old, next);
 }
 
 /** Waits for the next frame once, however often it is called before. */

@@ -1,7 +1,7 @@
 // What broke: made of what sites and paths say of themselves. A site that is
 // silent is one problem, not one for each of its paths.
 import { t, tn } from './text.js';
-import { pathName } from './format.js';
+import { absolute, pathName } from './format.js';
 import { siteName, worse } from './fleet.js';
 
 /**
@@ -17,7 +17,7 @@ export function problems(fleet) {
     const peers = new Set((fleet.pathsOf.get(s.id) ?? []).map((p) => (p.source.id === s.id ? p.destination.id : p.source.id)));
     list.push({
       id: 'site/' + s.id, state: 'down', href: '/sites/' + s.id, since: s.seen_at, weight: 1000 + peers.size + (s.hub ? 5000 : 0),
-      what: t('{site} is silent', { site: siteName(s) }), why: s.reason,
+      what: t('{site} is silent', { site: siteName(s) }), why: s.seen_at ? t('Not heard of since {at}', { at: absolute(s.seen_at) }) : s.reason,
       affects: tn(peers.size, 'Cut off from {n} site', 'Cut off from {n} sites'), did: t('Its own traffic follows its last good configuration.'),
     });
   }
@@ -61,11 +61,14 @@ function groupByUplink(fleet, pairs) {
       of.get(end).push([key, p]);
     }
   }
+  const all = new Map();
+  for (const p of fleet.paths.values()) for (const end of [`${p.source.id}.${p.uplink}`, `${p.destination.id}.${p.remote_uplink}`]) all.set(end, (all.get(end) ?? 0) + 1);
   const found = [];
   const taken = new Set();
   for (const [end, list] of [...of].sort((a, b) => b[1].length - a[1].length)) {
     const left = list.filter(([key]) => !taken.has(key));
-    if (left.length < 3) continue;
+    // Both ends may tell of a path, so that it counts twice here.
+    if (left.length < 3 || left.length * 4 < all.get(end)) continue;
     for (const [key] of left) taken.add(key);
     const [site, uplink] = end.split('.');
     const states = left.map(([, p]) => p.status).sort(worse);

@@ -1,14 +1,12 @@
 // The words of the interface. A message is its own key: English stands in the
-// code, other languages in messages/<language>.js, and messages/en.json lists
-// every message for translators (made by tools/catalogue.mjs, checked by a test).
+// code, and messages/en.json lists
+// every message for translators (made by
+// tools/catalogue.mjs, checked by a test).
 
 let catalogue = {};
 
-/** Loads the catalogue of a language, if there is one. */
-export async function useLanguage(language) {
-  const known = [];
-  if (known.includes(language)) catalogue = (await import(`../messages/${language}.js`)).default;
-}
+/** Makes another language's messages those that are shown: {English: other}. */
+export function useCatalogue(messages) { catalogue = messages; }
 
 /** A message with {names} filled in. */
 export function t(message, values) {

@@ -19,7 +19,8 @@ const pages = new Map(); // name -> its element's constructor
 
 export class Shell extends HTMLElement {
   #page = null;
-  #name = '';
+  #failed = null;
+  #bones = null;
   #error = null;
   #loading = false;
   #drawer = false;
@@ -50,7 +51,7 @@ export class Shell extends HTMLElement {
   async #show(at) {
     const turn = ++this.#turn;
     this.#drawer = false;
-    this.#error = null;
+    this.#error = this.#failed = null;
     const name = at.route.page;
     let made = pages.get(name);
     if (!made) {
@@ -69,7 +70,6 @@ export class Shell extends HTMLElement {
     if (made) {
       this.#page = new made();
       this.#page.params = at.params;
-      this.#name = name;
     }
     document.title = `${t(at.route.title)} · Patronus`;
     this.draw();
@@ -85,19 +85,21 @@ export class Shell extends HTMLElement {
     this.classList.toggle('bare', Boolean(bare));
     this.classList.toggle('narrow', preferences.sidebar === 'narrow' && !bare);
     this.classList.toggle('drawer', this.#drawer);
-    if (bare) patch(this, h('main', { key: 'bare', id: 'main', tabindex: '-1' }, this.#content()));
+    if (bare) patch(this, h('main', { key: 'bare', id: 'main', tabindex: '-1', hollow: true }));
     else {
       patch(this,
         h('a.skip', { key: 'skip', href: '#main', on: { click: (e) => { e.preventDefault(); this.querySelector('main').focus(); } } }, t('Skip to the content')),
         this.#side(at), this.#drawer && h('button.scrim', { key: 'scrim', type: 'button', 'aria-label': t('Close the menu'), on: { click: () => { this.#drawer = false; this.update(); } } }),
-        h('div.main', { key: 'main' }, this.#top(), this.#stale(), h('main.content', { id: 'main', tabindex: '-1' }, this.#content())));
+        h('div.main', { key: 'main' }, this.#top(), this.#stale(), h('main.content', { id: 'main', tabindex: '-1', hollow: true })));
     }
+    // The page is put in by hand: an element that is moved begins its life anew.
+    const main = this.querySelector('main'), content = this.#content();
+    if (main.firstChild !== content) main.replaceChildren(content);
   }
 
   #content() {
-    if (this.#error) return failed(this.#error, () => location.reload());
-    if (this.#loading || !this.#page) return skeleton(8);
-    this.#page.key_ = 'page' + this.#turn;
+    if (this.#error) return (this.#failed ??= failed(this.#error, () => location.reload()));
+    if (this.#loading || !this.#page) return (this.#bones ??= skeleton(8));
     return this.#page;
   }
 
@@ -125,7 +127,7 @@ export class Shell extends HTMLElement {
     const link = fleet.link;
     return h('header.top', { key: 'top' },
       h('button.btn.square.quiet.menu-button', { type: 'button', 'aria-label': t('Menu'), 'aria-expanded': String(this.#drawer), 'aria-controls': 'navigation', on: { click: () => { this.#drawer = !this.#drawer; this.draw(); this.querySelector('.side a')?.focus(); } } }, icon('menu')),
-      h('button.find', { type: 'button', 'aria-label': t('Find a page, site, path or policy'), on: { click: openPalette } }, icon('search'), h('span', null, t('Find anything')), h('kbd', null, 'Ctrl K')),
+      h('button.find', { type: 'button', 'aria-label': t('Find anything'), on: { click: openPalette } }, icon('search'), h('span', null, t('Find anything')), h('kbd', { 'aria-hidden': 'true' }, 'Ctrl K')),
       h('div.space'), link.state !== 'idle' && this.#live(link),
       menu({ key: 'who', label: session.user ?? '', icon: 'circle-user-round', text: session.user }, () => [
         h('div.title', null, t('{user}, {role}', { user: session.user, role: session.role }), session.scope && h('div', null, Object.entries(session.scope).map(([k, v]) => `${k}=${v}`).join(', '))),
@@ -159,7 +161,8 @@ export class Shell extends HTMLElement {
     const link = fleet.link;
     const silent = link.since ? Date.now() - link.since : 0;
     if (link.state === 'paused') return h('div.stale', { key: 'stale' }, icon('pause'), t('Paused {span} ago: what you see does not change.', { span: span(silent) }));
-    if ((link.state !== 'down' && link.state !== 'live') || silent < staleAfter) return null;
+    // A fabric without paths has nothing to say, which is no silence.
+    if ((link.state !== 'down' && link.state !== 'live') || silent < staleAfter || link.state === 'live' && !fleet.paths.size) return null;
     return h('div.stale', { key: 'stale', role: 'alert' }, icon('wifi-off'), t('No live data for {span}. What you see may be out of date.', { span: span(silent) }));
   }
 }

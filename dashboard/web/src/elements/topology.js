@@ -102,7 +102,7 @@ export class Topology extends HTMLElement {
       y0 = Math.min(y0, n.y - r); y1 = Math.max(y1, n.y + r + 14);
     }
     const pad = Math.min(64, v.w / 8, v.h / 7);
-    v.k = Math.min(1.7, (v.w - 2 * pad) / (x1 - x0 || 1), (v.h - 2 * pad) / (y1 - y0 || 1));
+    v.k = Math.min(s.nodes.length < 12 ? 2.6 : 1.7, (v.w - 2 * pad) / (x1 - x0 || 1), (v.h - 2 * pad) / (y1 - y0 || 1));
     v.x = v.w / 2 - v.k * (x0 + x1) / 2;
     v.y = v.h / 2 - v.k * (y0 + y1) / 2;
     this.#fitted = true;

@@ -57,11 +57,12 @@ export default class Dashboard extends Page {
     const list = problems(fleet);
     return [
       head(t('Overview'), null, this.revision && this.#rollout()),
-      h('div.stack', { key: 'all' }, this.#verdict(list), this.#tiles(), list.length > 0 && this.#problems(list),
+      h('div.stack', { key: 'all' }, this.#verdict(list), fleet.sites.size < 2 && !fleet.paths.size && this.#first(), this.#tiles(),
+        h('div', { key: 'state', class: list.length ? 'two' : '' }, list.length > 0 && this.#problems(list),
         h('section.card', { key: 'map', 'aria-labelledby': 'map-title' },
           h('header', null, h('h2', { id: 'map-title' }, t('Network topology')), h('a.btn.quiet.small', { href: '/topology' }, t('Open'), icon('arrow-right'))),
           h('div.mini', null, h('p-topology', { '.mini': true, '.onselect': (n) => this.#open(n), '.label': t('Map of {n} sites; the topology page has the same as a list', { n: fleet.sites.size }) }),
-            h('div.legend', { 'aria-hidden': 'true' }, ['up', 'degraded', 'down', 'unknown'].map((s) => state(s))))),
+            h('div.legend', { 'aria-hidden': 'true' }, ['up', 'degraded', 'down', 'unknown'].map((s) => state(s)))))),
         h('div.two', { key: 'two' }, may('view_events') && this.#events(), may('view_flows') && this.#flows())),
     ];
   }
@@ -75,9 +76,9 @@ export default class Dashboard extends Page {
 
   /** Nothing is configured: what to do first. */
   #first() {
-    return h('div.card', { key: 'first' }, empty('waypoints', t('No sites yet'),
-      t('As soon as the first appliance is configured and speaks to this dashboard, it appears here with its paths. Nothing on this page is invented.'),
-      h('div.row', null, h('a.btn.primary', { href: '/help/first-site' }, icon('book-open'), t('How to add the first site')))));
+    return h('div.card', { key: 'first' }, empty('waypoints', fleet.sites.size ? t('One site so far') : t('No sites yet'),
+      fleet.sites.size ? t('A path begins with a second site. As soon as its appliance speaks to this one, both appear here with what is measured between them.') : t('As soon as the first appliance is configured and speaks to this dashboard, it appears here with its paths.'),
+      h('div.row', null, h('a.btn.primary', { href: '/help/first-site' }, icon('book-open'), fleet.sites.size ? t('How to add a site') : t('How to add the first site')))));
   }
 
   #verdict(list) {
@@ -92,7 +93,7 @@ export default class Dashboard extends Page {
     return h('section.card.verdict', { key: 'verdict', class: kind, 'aria-live': 'polite' },
       h('div.mark', null, icon({ up: 'check', degraded: 'triangle-alert', down: 'octagon-alert', unknown: 'hourglass' }[kind])),
       h('div', null, h('h2', null, says), h('p.muted', null, first ? t('Worst: {what}, for {span}.', { what: first.what, span: known(first.since) ? span(Date.now() - Date.parse(first.since)) : none }) :
-        t('{n} of {total} paths carry traffic.', { n: number(fleet.now ? fleet.now.paths.up + fleet.now.paths.degraded : fleet.paths.size), total: number(fleet.paths.size) }))),
+        !fleet.paths.size ? t('It has no paths to another site yet.') : t('{n} of {total} paths carry traffic.', { n: number(fleet.now ? fleet.now.paths.up + fleet.now.paths.degraded : fleet.paths.size), total: number(fleet.paths.size) }))),
       list.length > 0 && h('a.btn', { href: '#broke' , on: { click: (e) => { e.preventDefault(); this.querySelector('#broke')?.scrollIntoView({ block: 'start', behavior: 'smooth' }); } } }, t('What broke')));
   }
 
@@ -104,22 +105,20 @@ export default class Dashboard extends Page {
     const sent = s.sent >= 1000 ? [(s.sent / 1000).toFixed(2), h('small', null, 'Gbit/s')] : [s.sent.toFixed(s.sent < 10 ? 1 : 0), h('small', null, 'Mbit/s')];
     const tile = (href, label, value, under, picture) => h('a.card.tile', { key: label, href }, h('span.label', null, label), h('span.value', null, value), h('span.under', null, under), picture);
     return h('div.tiles', { key: 'tiles' },
-      tile('/sites', t('Total sites'), number(fleet.sites.size), counts(s.sites)),
-      tile('/topology', t('Active paths'), number(s.paths.up + s.paths.degraded), counts(s.paths)),
-      tile('/metrics', t('Average latency'), latency, t('95 of 100 paths below {p95}', { p95: ms(s.p95) }), line('latency', t('Latency of the last minutes'))),
+      tile('/sites', t('Total sites'), number(fleet.sites.size), counts(s.sites), shares(s.sites)),
+      tile('/topology', t('Active paths'), number(s.paths.up + s.paths.degraded), counts(s.paths), shares(s.paths)),
+      tile('/metrics', t('Average latency'), latency, s.p95 == null ? '' : t('95 of 100 paths below {p95}', { p95: ms(s.p95) }), line('latency', t('Latency of the last minutes'))),
       tile('/metrics?metric=bandwidth_mbps', t('Throughput'), sent, t('sent by all sites'), line('sent', t('Throughput of the last minutes'))),
       tile('/flows', t('Active flows'), number(s.flows), s.loss == null ? '' : t('{loss} % lost on average', { loss: s.loss.toFixed(2) }), line('flows', t('Flows of the last minutes'))));
   }
 
   #problems(list) {
-    const shown = list.slice(0, 12);
+    const shown = list.slice(0, 6);
     return h('section.card', { key: 'problems', id: 'broke', 'aria-labelledby': 'broke-title' },
       h('header', null, h('h2', { id: 'broke-title' }, t('What broke')), h('span.muted', null, tn(list.length, '{n} problem', '{n} problems'))),
       h('ol.problems', null, shown.map((p) => h('li', { key: p.id },
         h('div', null, state(p.state), h('div.faint', null, known(p.since) ? t('for {span}', { span: span(Date.now() - Date.parse(p.since)) }) : '')),
-        h('div', null, h('a.what', { href: p.href }, p.what), h('div.muted', null, p.why)),
-        h('div', null, h('div', null, p.affects), h('div.muted', null, p.did)),
-        h('div', null, this.#before(p))))),
+        h('div', null, h('div.row', null, h('a.what', { href: p.href }, p.what), this.#before(p)), h('div', null, p.why), h('div.muted', null, [p.affects, p.did].filter(Boolean).join('. ').replace('..', '.')))))),
       list.length > shown.length && h('footer', { class: 'p-3' }, h('a', { href: '/sites?status=degraded,down' }, t('{n} more', { n: list.length - shown.length }))));
   }
 
@@ -127,7 +126,7 @@ export default class Dashboard extends Page {
   #before(p) {
     if (!known(p.since)) return null;
     const since = Date.parse(p.since);
-    const change = this.changes.find((c) => Date.parse(c.at) <= since + 5000 && since - Date.parse(c.at) < 15 * 60e3);
+    const change = this.changes.find((c) => c.revision > 1 && Date.parse(c.at) <= since + 5000 && since - Date.parse(c.at) < 15 * 60e3);
     return change && h('a.tag.staged', { href: `/config?revision=${change.revision}`, title: t('{user} changed {what} shortly before', { user: change.user, what: change.resource_id ?? change.resource_type }) }, icon('git-commit-horizontal'), t('after revision {n}', { n: change.revision }));
   }
 
@@ -154,6 +153,12 @@ export default class Dashboard extends Page {
   }
 }
 customElements.define('page-dashboard', Dashboard);
+
+/** How states are shared out, as a bar; the words are beside it. */
+function shares(c) {
+  const all = c.up + c.degraded + c.down + c.unknown || 1;
+  return h('div.shares', { 'aria-hidden': 'true' }, ['up', 'degraded', 'down', 'unknown'].filter((k) => c[k] > 0).map((k) => h('i', { key: k, class: k, style: { '--w': `${Math.max(1.5, 100 * c[k] / all)}%` } })));
+}
 
 function counts(c) {
   const list = ['up', 'degraded', 'down', 'unknown'].filter((k) => c[k] > 0).map((k) => t(`{n} ${k}`, { n: number(c[k]) }));

@@ -13,18 +13,18 @@ import { rangePicker } from '../elements/range.js';
 import '../elements/table.js';
 
 const columns = () => [
-  { id: 'src', title: t('Source IP'), width: 'minmax(140px, 1fr)', fixed: true, value: (f) => f.src, cell: (f) => h('span.num', null, f.src) },
-  { id: 'dst', title: t('Dest IP'), width: 'minmax(140px, 1fr)', fixed: true, value: (f) => f.dst, cell: (f) => h('span.num', null, f.dst) },
+  { id: 'src', title: t('Source IP'), width: 'minmax(120px, 1fr)', fixed: true, value: (f) => f.src, cell: (f) => h('span.num', null, f.src) },
+  { id: 'dst', title: t('Dest IP'), width: 'minmax(120px, 1fr)', fixed: true, value: (f) => f.dst, cell: (f) => h('span.num', null, f.dst) },
   { id: 'protocol', title: t('Protocol'), width: '90px', value: (f) => f.protocol, cell: (f) => f.protocol.toUpperCase() },
   { id: 'port', title: t('Port'), width: '80px', end: true, value: (f) => f.port, cell: (f) => f.port || none },
-  { id: 'path', title: t('Path'), width: 'minmax(190px, 1.4fr)', value: (f) => f.path_id ?? '', cell: (f) => (f.path_id ? h('span', { title: f.path_id }, pathName(f.path_id)) : h('span.muted', null, none)) },
-  { id: 'policy', title: t('Policy'), width: 'minmax(140px, 1fr)', value: (f) => policyName(f.policy), cell: (f) => h('span', { title: f.policy }, policyName(f.policy) || t('Default')) },
+  { id: 'path', title: t('Path'), width: 'minmax(180px, 1.4fr)', value: (f) => f.path_id ?? '', cell: (f) => (f.path_id ? h('span', { title: f.path_id }, pathName(f.path_id)) : h('span.muted', null, none)) },
+  { id: 'policy', title: t('Policy'), width: 'minmax(140px, 1.3fr)', value: (f) => policyName(f.policy), cell: (f) => h('span', { title: f.policy }, policyName(f.policy) || t('Default')) },
   { id: 'status', title: t('Status'), width: '110px', value: (f) => f.status, cell: (f) => status(f.status) },
   { id: 'class', title: t('Class'), width: '100px', hidden: true, value: (f) => f.class, cell: (f) => f.class },
   { id: 'bytes', title: t('Bytes'), width: '100px', end: true, value: (f) => f.bytes + f.reverse.bytes, cell: (f) => bytes(f.bytes + f.reverse.bytes) },
   { id: 'packets', title: t('Packets'), width: '100px', end: true, hidden: true, value: (f) => f.packets + f.reverse.packets, cell: (f) => number(f.packets + f.reverse.packets) },
-  { id: 'site', title: t('Seen at'), width: '120px', value: (f) => f.site, cell: (f) => f.site },
-  { id: 'seen', title: t('Last packet'), width: '130px', value: (f) => f.seen_at, cell: (f) => when(f.seen_at) },
+  { id: 'site', title: t('Seen at'), width: '100px', value: (f) => f.site, cell: (f) => f.site },
+  { id: 'seen', title: t('Last packet'), width: '112px', value: (f) => f.seen_at, cell: (f) => when(f.seen_at) },
 ];
 
 export function status(s) { return h('span.tag', { class: { active: 'ok', blocked: 'down' }[s] ?? '' }, { active: t('Active'), blocked: t('Blocked'), ended: t('Ended') }[s] ?? s); }

@@ -21,7 +21,7 @@ export default class SitePage extends Page {
   events = null;
   columns = [
     { id: 'status', title: t('State'), width: '120px', fixed: true, value: (p) => rank[p.status], csv: (p) => p.status, cell: (p) => state(p.status, p.reason) },
-    { id: 'path', title: t('Path'), width: 'minmax(230px, 1.5fr)', fixed: true, value: (p) => p.id, cell: (p) => h('a', { href: `/metrics?site=${p.source.id}&path=${p.id}` }, pathName(p.id)) },
+    { id: 'path', title: t('Path'), width: 'minmax(200px, 1.5fr)', fixed: true, value: (p) => p.id, cell: (p) => h('a', { href: `/metrics?site=${p.source.id}&path=${p.id}` }, pathName(p.id)) },
     { id: 'latency', title: t('Latency'), width: '100px', end: true, value: (p) => p.metrics?.latency_ms, cell: (p) => ms(p.metrics?.latency_ms) },
     { id: 'jitter', title: t('Jitter'), width: '100px', end: true, value: (p) => p.metrics?.jitter_ms, cell: (p) => ms(p.metrics?.jitter_ms) },
     { id: 'loss', title: t('Loss'), width: '90px', end: true, value: (p) => p.metrics?.packet_loss_pct, cell: (p) => pct(p.metrics?.packet_loss_pct) },
@@ -29,8 +29,8 @@ export default class SitePage extends Page {
     { id: 'score', title: t('Score'), width: '80px', end: true, value: (p) => p.metrics?.score, cell: (p) => p.metrics?.score ?? none },
     { id: 'mtu', title: t('MTU'), width: '80px', end: true, hidden: true, value: (p) => p.mtu, cell: (p) => p.mtu ?? none },
     { id: 'since', title: t('Since'), width: '120px', value: (p) => p.since ?? '', cell: (p) => when(p.since) },
-    { id: 'why', title: t('Why'), width: 'minmax(140px, 1fr)', value: (p) => p.reason ?? '', cell: (p) => h('span.muted', { title: p.reason }, p.reason ?? '') },
-    ...(may('test_paths') ? [{ id: 'test', title: t('Test'), width: '90px', cell: (p) => h('button.btn.small', { type: 'button', 'aria-label': t('Test {path}', { path: pathName(p.id) }), on: { click: () => testPath(p) } }, t('Test')) }] : []),
+    { id: 'why', title: t('Why'), width: 'minmax(110px, 1fr)', value: (p) => p.reason ?? '', cell: (p) => h('span.muted', { title: p.reason }, p.reason ?? '') },
+    ...(may('test_paths') ? [{ id: 'test', title: t('Test'), width: '84px', cell: (p) => h('button.btn.small', { type: 'button', 'aria-label': t('Test {path}', { path: pathName(p.id) }), on: { click: () => testPath(p) } }, t('Test')) }] : []),
   ];
 
   start() {

@@ -44,7 +44,7 @@ export default class Users extends Page {
 
   #users() {
     return h('div.plain-list', null, this.users.map((u) => h('div', { key: u.name, class: 'flex-wrap' }, icon('circle-user-round'), h('b', null, u.name), h('span.tag', { class: u.role === 'admin' ? 'accent' : '' }, u.role), u.disabled && h('span.tag.down', null, t('disabled')), u.issuer && h('span.tag', null, t('single sign-on')),
-      h('span.grow.muted', null, u.scope && Object.keys(u.scope).length ? t('only sites with {labels}', { labels: Object.entries(u.scope).map((e) => e.join('=')).join(', ') }) : t('whole fabric')), h('span.muted', null, t('since'), ' ', when(u.created_at)),
+      h('span.grow.muted', null, u.scope && Object.keys(u.scope).length ? t('only sites with {labels}', { labels: Object.entries(u.scope).map((e) => e.join('=')).join(', ') }) : t('whole fabric')), h('span.muted', null, t('added'), ' ', when(u.created_at)),
       h('button.btn.small', { type: 'button', 'aria-label': t('Edit {user}', { user: u.name }), on: { click: () => this.#editUser(u) } }, icon('pencil'), t('Edit')), u.name !== session.user && h('button.btn.small.square', { type: 'button', 'aria-label': t('Remove {user}', { user: u.name }), on: { click: () => this.#removeUser(u) } }, icon('x')))));
   }
 

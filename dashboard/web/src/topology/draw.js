@@ -56,7 +56,7 @@ function edges(ctx, scene, X, Y, o) {
 function nodes(ctx, scene, X, Y, view, o, focus) {
   const { k, w, h } = view;
   const surface = token('surface'), ink = token('ink');
-  const scale = Math.min(1.4, Math.max(0.35, k));
+  const scale = Math.min(scene.nodes.length < 12 ? 1.9 : 1.4, Math.max(0.35, k));
   const labels = [];
   const all = scene.nodes.length;
   for (const state of order) {

@@ -25,7 +25,7 @@ export function place(scene, moved) {
   const fresh = [];
   const hubs = scene.nodes.filter((n) => n.hub);
   const rest = scene.nodes.filter((n) => !n.hub).sort((a, b) => (a.group === b.group ? (a.id < b.id ? -1 : 1) : a.group < b.group ? -1 : 1));
-  const spread = Math.max(160, 26 * Math.sqrt(scene.nodes.length) * 1.5);
+  const spread = Math.max(110, 26 * Math.sqrt(scene.nodes.length) * 1.5);
   const put = (n, x, y) => {
     const pin = preferences.pins[n.id];
     const before = pin ?? stood.get(n.id);

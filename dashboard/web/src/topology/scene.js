@@ -83,7 +83,7 @@ function worst(counts) {
   const all = counts.up + counts.degraded + counts.down + counts.unknown;
   // One silent branch does not make its region red: the share decides.
   if (counts.down > 0 && counts.down * 4 >= all) return 'down';
-  if (counts.down + counts.degraded > 0) return 'degraded';
+  if (counts.down + counts.degraded > 0 && (all < 20 || (counts.down + counts.degraded) * 50 >= all)) return 'degraded';
   return counts.unknown === all ? 'unknown' : 'up';
 }
 
@@ -103,10 +103,12 @@ function measure(e, fleet) {
   }
   // Between two sites a path that is down beside one that is up is less bad
   // than no path at all.
-  if (state === 'down' && states.up + states.degraded > 0) state = 'degraded';
+  if (e.a.kind === 'group' || e.b.kind === 'group') state = worst(states);
+  else if (state === 'down' && states.up + states.degraded > 0) state = 'degraded';
+  const share = e.a.kind === 'group' || e.b.kind === 'group' ? carried / e.paths.length * 2 : carried;
   e.state = state;
   e.carried = carried;
-  e.width = carried >= 500 ? 3 : carried >= 50 ? 2 : carried >= 5 ? 1 : 0;
+  e.width = share >= 500 ? 3 : share >= 50 ? 2 : share >= 5 ? 1 : 0;
   Object.assign(e, { latency, loss, score, states });
 }
 
