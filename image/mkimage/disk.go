@@ -6,14 +6,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path"
 	"strconv"
 	"time"
 
-	"github.com/diskfs/go-diskfs/backend/file"
-	"github.com/diskfs/go-diskfs/filesystem/fat32"
 	"github.com/klauspost/compress/zstd"
 
+	"patronus/image/fat"
 	"patronus/image/gpt"
 )
 
@@ -22,7 +20,7 @@ import (
 const (
 	mib      = 1 << 20
 	espStart = 1 * mib
-	espSize  = 256 * mib
+	espSize  = 272 * mib
 	dataSize = 64 * mib
 	diskSize = espStart + espSize + dataSize + 1*mib
 
@@ -35,12 +33,6 @@ const (
 	dataType = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 )
 
-// espFile is one file of the EFI partition.
-type espFile struct {
-	name string // with leading slash
-	data []byte
-}
-
 const espReadme = `This is the EFI partition of a Patronus appliance.
 
 Files in this directory (patronus) are read at every boot:
@@ -50,7 +42,7 @@ Files in this directory (patronus) are read at every boot:
 `
 
 // writeDisk writes the raw disk image.
-func writeDisk(out string, files []espFile, epoch int64) error {
+func writeDisk(out string, files []fat.File, epoch int64) error {
 	if err := os.Remove(out); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("disk: %w", err)
 	}
@@ -66,7 +58,7 @@ func writeDisk(out string, files []espFile, epoch int64) error {
 	if err != nil {
 		return fmt.Errorf("disk: %w", err)
 	}
-	if err := writeESP(f, files); err != nil {
+	if err := fat.Write(f, espStart, espSize, "PATRONUS", time.Unix(epoch, 0), files); err != nil {
 		return fmt.Errorf("EFI partition: %w", err)
 	}
 	if err := writeData(f, out+".ext4", epoch); err != nil {
@@ -94,33 +86,6 @@ func diskTable() (*gpt.Table, error) {
 		{Type: ids[1], ID: ids[2], First: sector(espStart), Last: sector(espStart+espSize) - 1, Name: "patronus-esp"},
 		{Type: ids[3], ID: ids[4], First: sector(espStart + espSize), Last: sector(espStart+espSize+dataSize) - 1, Name: "patronus-data"},
 	}}, nil
-}
-
-func writeESP(f *os.File, files []espFile) error {
-	fs, err := fat32.Create(file.New(f, false), espSize, espStart, gpt.SectorSize, "PATRONUS", true)
-	if err != nil {
-		return err
-	}
-	made := map[string]bool{"/": true}
-	for _, e := range files {
-		if dir := path.Dir(e.name); !made[dir] {
-			if err := fs.Mkdir(dir); err != nil {
-				return fmt.Errorf("%s: %w", dir, err)
-			}
-			made[dir] = true
-		}
-		w, err := fs.OpenFile(e.name, os.O_CREATE|os.O_RDWR)
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.name, err)
-		}
-		if _, err := w.Write(e.data); err != nil {
-			return fmt.Errorf("%s: %w", e.name, err)
-		}
-		if err := w.Close(); err != nil {
-			return fmt.Errorf("%s: %w", e.name, err)
-		}
-	}
-	return nil
 }
 
 // writeData makes an empty ext4 with fixed identifiers and times.

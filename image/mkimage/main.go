@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 
+	"patronus/image/fat"
 	"patronus/image/release"
 	"patronus/image/uki"
 )
@@ -131,11 +132,11 @@ func build(o options) error {
 		}
 		if o.wants("disk") {
 			raw := filepath.Join(o.out, base+".raw")
-			if err := writeDisk(raw, []espFile{
-				{"/EFI/BOOT/BOOT" + strings.ToUpper(efi) + ".EFI", loader},
-				{"/EFI/Linux/" + fmt.Sprintf("patronus-%d.efi", o.seq), image},
-				{"/loader/loader.conf", []byte("timeout 0\nconsole-mode keep\neditor no\n")},
-				{"/patronus/README.txt", []byte(espReadme)},
+			if err := writeDisk(raw, []fat.File{
+				{Name: "EFI/BOOT/BOOT" + strings.ToUpper(efi) + ".EFI", Data: loader},
+				{Name: fmt.Sprintf("EFI/Linux/patronus-%d.efi", o.seq), Data: image},
+				{Name: "loader/loader.conf", Data: []byte("timeout 0\nconsole-mode keep\neditor no\n")},
+				{Name: "patronus/README.txt", Data: []byte(espReadme)},
 			}, o.epoch); err != nil {
 				return err
 			}

@@ -19,7 +19,6 @@ var modulePatterns string
 // module is one kernel module of the image.
 type module struct {
 	name    string // as the kernel says it: with underscores
-	file    string
 	data    []byte
 	depends []string
 	aliases []string
@@ -106,7 +105,7 @@ func readModule(name, file string) (*module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kernel module %s: %w", name, err)
 	}
-	m := &module{name: name, file: file, data: data}
+	m := &module{name: name, data: data}
 	for line := range strings.SplitSeq(string(text), "\x00") {
 		key, value, _ := strings.Cut(line, "=")
 		switch key {
