@@ -151,3 +151,20 @@ func (p *payload) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Verify reads a payload and checks that it is the one that was signed.
+func (m *Manifest) Verify(r io.Reader) error {
+	want, err := hex.DecodeString(m.SHA256)
+	if err != nil {
+		return fmt.Errorf("%w: manifest", ErrFormat)
+	}
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(r, m.Size+1))
+	if err != nil {
+		return err
+	}
+	if n != m.Size || subtle.ConstantTimeCompare(h.Sum(nil), want) != 1 {
+		return ErrDigest
+	}
+	return nil
+}
