@@ -42,6 +42,7 @@ type commands struct {
 	Policy  policyCmd  `cmd:"" help:"Check policies, and try them without a network."`
 	Reload  reloadCmd  `cmd:"" help:"Make the running appliance read its configuration again."`
 	Keygen  keygenCmd  `cmd:"" help:"Make a WireGuard key for an uplink."`
+	Image   imageCmd   `cmd:"" help:"Update the appliance that was started from an image, or verify a release."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Edge edgeCmd `cmd:"" hidden:"" help:"The child that owns packets and keys."`

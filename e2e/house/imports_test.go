@@ -38,8 +38,9 @@ var direction = []rule{
 	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/agent", "dashboard/..."}},
 	// The lab needs the link emulator that the tests use: see its DESIGN.md.
 	{"appliance/lab", []string{"configs", "netstack/...", "appliance", "e2e/vnet"}},
-	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "e2e/vnet"}},
-	{"appliance/cmd/patronus", []string{"configs", "appliance", "appliance/cli"}},
+	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "image/pid1", "image/release", "image/slot", "e2e/vnet"}},
+	// The same binary is the first process of a machine.
+	{"appliance/cmd/patronus", []string{"configs", "appliance", "appliance/cli", "image/pid1"}},
 	{"dashboard/...", []string{"configs", "appliance/store", "appliance/agent", "netstack/policy", "dashboard/..."}},
 	{"image/...", []string{"configs", "image/..."}},
 	// The emulator is a library of the lab, so it knows no more than ports and packets.

@@ -202,7 +202,7 @@ func (o *options) unified(d *debian, kernel, boot deb, efi string, binary, trust
 	if err != nil {
 		return nil, nil, fmt.Errorf("image: %w", err)
 	}
-	initrd, err := initramfs(init, modules, map[string][]byte{"etc/patronus/image.json": self, "etc/patronus/image.pub": trusted})
+	initrd, err := initramfs(init, modules, map[string][]byte{"lib/patronus/image.json": self, "lib/patronus/image.pub": trusted})
 	if err != nil {
 		return nil, nil, err
 	}
