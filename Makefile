@@ -10,9 +10,15 @@ SOURCES  := $(shell find appliance configs dashboard e2e image netstack -name '*
 GOFUMPT  := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SITES    ?= 3
+# What make image builds for, the kernel it takes (generic or cloud), and the key that signs.
+ARCH     ?= amd64
+KERNEL   ?= generic
+KEY      ?= image/out/signing.key
+# The time that stands in everything that is built: that of the sources.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1767225600)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-long check lint unit e2e fuzz bench bench-compare profile cover clean setup
+.PHONY: help run build image test test-long check lint unit e2e fuzz bench bench-compare profile cover clean setup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +30,10 @@ build: $(BIN) ## build bin/patronus (static)
 
 $(BIN): $(SOURCES)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./appliance/cmd/patronus
+
+image: ## disk, update file and container into image/out, without root (ARCH=amd64|arm64, KERNEL=generic|cloud, KEY=file)
+	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/patronus ./appliance/cmd/patronus
+	go run ./image/mkimage -arch $(ARCH) -kernel $(KERNEL) -binary bin/linux-$(ARCH)/patronus -version $(VERSION) -epoch $(SOURCE_DATE_EPOCH) -key $(KEY)
 
 setup: ## install what the privileged tests need (as root; otherwise says what is missing)
 	@bash e2e/setup
@@ -63,4 +73,4 @@ cover: ## test coverage by package
 	go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1
 
 clean: ## remove what was built
-	rm -rf bin e2e/out cover.out
+	rm -rf bin e2e/out cover.out image/out/patronus-*

@@ -51,6 +51,7 @@ func (s *system) boot(ctx context.Context) {
 	s.report("slots", s.openSlots())
 	s.report("provisioning", s.provision())
 	s.report("update from a volume", s.updateFromVolume(ctx))
+	s.board.set(func(f *Facts) { f.Ready = true })
 }
 
 func (s *system) openESP(ctx context.Context) error {

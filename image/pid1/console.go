@@ -54,7 +54,7 @@ type console struct {
 func (s *system) show(ctx context.Context, c *console) {
 	for {
 		f := s.board.snapshot()
-		if f.Booted {
+		if f.Ready {
 			c.draw(Page(f))
 		}
 		if !pause(ctx, time.Second) {

@@ -9,7 +9,8 @@ import (
 
 // Facts are what the status page says.
 type Facts struct {
-	Booted     bool
+	Booted     bool // the modules are known
+	Ready      bool // all that comes before the tasks is done
 	Version    string
 	Seq        uint64
 	Arch       string
