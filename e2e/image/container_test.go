@@ -14,11 +14,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// TestContainer runs two sites as containers: uid 65532, read-only root, no
-// new privileges. One has a packet port and NET_RAW alone; the other has no
-// LAN port and no capability at all.
+// TestContainer runs two sites as containers: uid 65532, read-only root. One has
+// a packet port and NET_RAW alone; the other has no LAN port, no capability at
+// all and no new privileges. NET_RAW comes as podman gives it to a user's
+// process (ambient) or as docker does (allowed, and taken from the file).
 func TestContainer(t *testing.T) {
 	requirements(t, "crun", "ip", "ping", "unshare")
 	if os.Getuid() != 0 {
@@ -26,6 +29,11 @@ func TestContainer(t *testing.T) {
 	}
 	b := newBuilder(t)
 	rootfs := unpackOCI(t, b.make(1000, "oci", ".oci.tar"))
+	t.Run("ambient", func(t *testing.T) { twoContainers(t, rootfs, true) })
+	t.Run("file", func(t *testing.T) { twoContainers(t, rootfs, false) })
+}
+
+func twoContainers(t *testing.T, rootfs string, ambient bool) {
 	net := fmt.Sprintf("im%d", os.Getpid()%100000)
 	for _, ns := range []string{net + "a", net + "b", net + "l"} {
 		command(t, "ip", "netns", "add", ns)
@@ -64,7 +72,7 @@ sites:
     uplinks: [{name: wan, public_key: %q, endpoints: ["192.0.2.12:51820"], private_key_file: /data/wan.key}]
 %s`, site, keys["hq"], keys["east"], lan)
 	}
-	hq := container{t: t, name: net + "hq", rootfs: rootfs, data: data["hq"], netns: net + "a", capabilities: []string{"CAP_NET_RAW"}}
+	hq := container{t: t, name: net + "hq", rootfs: rootfs, data: data["hq"], netns: net + "a", capabilities: []string{"CAP_NET_RAW"}, ambient: ambient}
 	east := container{t: t, name: net + "east", rootfs: rootfs, data: data["east"], netns: net + "b"}
 	hq.start(config("hq", "lan:\n  - {name: lan, kind: packet, interface: lan, addresses: [10.1.0.1/24]}\n"))
 	east.start(config("east", ""))
@@ -92,6 +100,7 @@ type container struct {
 	t                         *testing.T
 	name, rootfs, data, netns string
 	capabilities              []string
+	ambient                   bool
 	bundle                    string
 }
 
@@ -108,12 +117,16 @@ func (c *container) start(config string) {
 		c.t.Fatal(err)
 	}
 	command(c.t, "chown", "-R", "65532:65532", c.data)
+	given := c.capabilities
+	if !c.ambient {
+		given = nil
+	}
 	spec := map[string]any{
 		"ociVersion": "1.0.2",
 		"process": map[string]any{
-			"user": map[string]int{"uid": 65532, "gid": 65532}, "cwd": "/", "noNewPrivileges": true,
+			"user": map[string]int{"uid": 65532, "gid": 65532}, "cwd": "/", "noNewPrivileges": c.ambient || len(c.capabilities) == 0,
 			"args":         []string{"/patronus", "run", "--config", "/etc/patronus/patronus.yaml", "--data-dir", "/data"},
-			"capabilities": map[string][]string{"bounding": c.capabilities, "effective": c.capabilities, "permitted": c.capabilities, "inheritable": c.capabilities, "ambient": c.capabilities},
+			"capabilities": map[string][]string{"bounding": c.capabilities, "effective": given, "permitted": given, "inheritable": given, "ambient": given},
 		},
 		"root": map[string]any{"path": c.rootfs, "readonly": true},
 		"mounts": []map[string]any{
@@ -240,6 +253,11 @@ func unpackOCI(t *testing.T, archive string) string {
 		}
 		if err := errors.Join(err, os.Chown(name, h.Uid, h.Gid)); err != nil {
 			t.Fatal(err)
+		}
+		if cap := h.PAXRecords["SCHILY.xattr.security.capability"]; cap != "" {
+			if err := unix.Setxattr(name, "security.capability", []byte(cap), 0); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	// A runtime makes these for its mounts.

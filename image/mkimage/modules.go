@@ -80,6 +80,9 @@ func moduleName(file string) string {
 func selected(rel string) bool {
 	for line := range strings.Lines(modulePatterns) {
 		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
 		if ok, err := path.Match(line, rel); err == nil && ok {
 			return true
 		}
