@@ -110,8 +110,16 @@ lan:
 `, site, hqKey, eastKey, lan)
 }
 
+// steps logs what was seen, and when.
+func steps(t *testing.T) func(format string, args ...any) {
+	started := time.Now()
+	return func(format string, args ...any) {
+		t.Logf("%5.0f s  %s", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
 // TestAppliance is the life of two appliances: flashed, started, configured,
-// carrying traffic, cut off, updated well and badly.
+// carrying traffic.
 func TestAppliance(t *testing.T) {
 	requirements(t, "qemu-system-x86_64", "mcopy", "dpkg-deb", "apt-get")
 	if _, err := os.Stat(firmware); err != nil {
@@ -124,14 +132,10 @@ func TestAppliance(t *testing.T) {
 	eastNet, eastSocket := newSegment(t, "east")
 	web := netip.MustParseAddr("192.0.2.1")
 	serveDHCP(wan, web, map[string]netip.Addr{eastWAN: netip.MustParseAddr("192.0.2.12")})
-	provider := newHost(t, wan, "52:54:00:00:00:01", netip.PrefixFrom(web, 24), netip.Addr{})
 	hq := newMachine(t, "hq", disk, nic{wanSocket, hqWAN}, nic{hqSocket, hqLAN})
 	east := newMachine(t, "east", disk, nic{wanSocket, eastWAN}, nic{eastSocket, eastLAN})
 	hq.put("network.yaml", "interfaces:\n- {name: eth0, addresses: [192.0.2.11/24], gateways: [192.0.2.1]}\n")
-	started := time.Now()
-	step := func(format string, args ...any) {
-		t.Logf("%5.0f s  %s", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
-	}
+	step := steps(t)
 
 	hq.boot()
 	east.boot()
@@ -163,9 +167,17 @@ func TestAppliance(t *testing.T) {
 		t.Errorf("%d TCP checksum errors", n)
 	}
 	step("8 MiB by TCP from LAN to LAN, %.1f Mbit/s, %d checksum errors [bar 0]", rate, from.checksumErrors()+to.checksumErrors())
-	east.cut()
+}
 
-	// Updates, on the one that is left. Its web server is this process.
+// TestUpdate is what may happen to the image of one appliance: refused, cut
+// off, broken, good. Its web server is this process.
+func TestUpdate(t *testing.T) {
+	requirements(t, "qemu-system-x86_64", "mcopy", "dpkg-deb", "apt-get")
+	if _, err := os.Stat(firmware); err != nil {
+		t.Skipf("no firmware: %v", err)
+	}
+	b := newBuilder(t)
+	disk := b.make(1000, "disk", ".raw")
 	good := b.make(1001, "update", ".update")
 	broken := b.make(1002, "update", ".update", "-init", b.trivial)
 	unsigned := filepath.Join(b.dir, "unsigned.update")
@@ -178,6 +190,11 @@ func TestAppliance(t *testing.T) {
 		t.Fatal(err)
 	}
 	older := b.make(999, "update", ".update")
+	wan, wanSocket := newSegment(t, "wan")
+	provider := newHost(t, wan, "52:54:00:00:00:01", netip.MustParsePrefix("192.0.2.1/24"), netip.Addr{})
+	hq := newMachine(t, "hq", disk, nic{wanSocket, hqWAN})
+	hq.put("network.yaml", "interfaces:\n- {name: eth0, addresses: [192.0.2.11/24]}\n")
+	step := steps(t)
 	l, err := provider.listen(80)
 	if err != nil {
 		t.Fatal(err)
@@ -187,6 +204,8 @@ func TestAppliance(t *testing.T) {
 	}), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
+	hq.boot()
+	hq.expect(`192\.0\.2\.11/24`, patience)
 	hq.send("image update http://192.0.2.1/unsigned")
 	hq.expect(`no key that this appliance trusts|not an update file`, patience)
 	hq.send("image update http://192.0.2.1/older")

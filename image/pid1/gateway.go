@@ -115,12 +115,22 @@ func (s *system) uplinkKeys() error {
 
 // judgeImage watches an image on trial and keeps it or gives it up.
 func (s *system) judgeImage(ctx context.Context) error {
+	answered := time.Now()
 	for {
 		st, err := s.gateway.Status(ctx)
-		s.board.set(func(f *Facts) { f.Gateway, f.Running = st, err == nil })
 		if err == nil {
+			answered = time.Now()
 			s.report("gateway", nil)
 		}
+		_, missing := os.Stat(configFile)
+		s.board.set(func(f *Facts) {
+			f.Configured = missing == nil
+			if err == nil {
+				f.Gateway, f.Running = st, true
+			} else if time.Since(answered) > 10*time.Second {
+				f.Running = false // one late answer of a busy machine is no news
+			}
+		})
 		if s.judge != nil {
 			health := slot.Health{Running: err == nil, PathsUp: st.PathsUp, Dashboard: st.Dashboard}
 			what, why := s.judge.Observe(health, time.Now())

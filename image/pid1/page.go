@@ -20,6 +20,7 @@ type Facts struct {
 	Failed     *slot.Failure
 	Interfaces []Interface
 	NTP        []string
+	Configured bool
 	Gateway    Status
 	Running    bool
 	Commands   bool
@@ -44,6 +45,8 @@ func Page(f Facts) string {
 		fmt.Fprintf(&b, "Site      %s of %s, revision %d, %d of %d paths up\n", f.Gateway.Site, f.Gateway.Fabric, f.Gateway.Revision, f.Gateway.PathsUp, f.Gateway.Paths)
 	case f.Gateway.Site != "":
 		fmt.Fprintf(&b, "Site      %s of %s: the gateway does not answer\n", f.Gateway.Site, f.Gateway.Fabric)
+	case f.Configured:
+		b.WriteString("Site      the gateway is starting\n")
 	default:
 		b.WriteString("Site      none yet\n")
 	}
@@ -74,7 +77,7 @@ func Page(f Facts) string {
 			head = "         "
 		}
 	}
-	if !f.Running && f.Gateway.Site == "" {
+	if !f.Configured {
 		b.WriteString("To join   write a configuration with the public keys above (private_key_file: /etc/patronus/eth0.key)\n" +
 			"          to patronus/patronus.yaml on this disk's EFI partition, or on a volume named CIDATA, and restart.\n")
 	}

@@ -103,6 +103,7 @@ func TestPage(t *testing.T) {
 		{Name: "eth1", MAC: "52:54:00:00:00:02", Key: "KEY1="},
 	}}
 	joined := blank
+	joined.Configured = true
 	joined.Gateway, joined.Running = Status{Fabric: "acme", Site: "hq", Revision: 3, Paths: 4, PathsUp: 2}, true
 	joined.Failed = &slot.Failure{Seq: 6, Version: "v1.1", Why: "no path came up within 5m0s"}
 	joined.Trial, joined.TrialState = true, "healthy, being watched"
