@@ -13,8 +13,15 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SITES    ?= 3
 PAGES    := $(shell find dashboard/web/src dashboard/web/pack dashboard/handbook -type f 2>/dev/null) dashboard/web/package-lock.json
 
+# What make image builds for, the kernel it takes (generic or cloud), and the key that signs.
+ARCH     ?= amd64
+KERNEL   ?= generic
+KEY      ?= image/out/signing.key
+# The time that stands in everything that is built: that of the sources.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1767225600)
+
 .DEFAULT_GOAL := help
-.PHONY: help web browser run build test test-long check lint unit e2e fuzz bench bench-store bench-compare profile cover clean setup
+.PHONY: help web browser run build image test test-long check lint unit e2e fuzz bench bench-store bench-compare profile cover clean setup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +43,10 @@ $(WEB): $(PAGES)
 
 browser: web setup ## tests of the dashboard's pages in a real browser (at most 5 minutes)
 	@bash e2e/browser/run
+
+image: $(WEB) ## disk, update file and container into image/out, without root (ARCH=amd64|arm64, KERNEL=generic|cloud, KEY=file)
+	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/patronus ./appliance/cmd/patronus
+	go run ./image/mkimage -arch $(ARCH) -kernel $(KERNEL) -binary bin/linux-$(ARCH)/patronus -version $(VERSION) -epoch $(SOURCE_DATE_EPOCH) -key $(KEY)
 
 setup: ## install what the privileged tests need (as root; otherwise says what is missing)
 	@bash e2e/setup
@@ -78,4 +89,4 @@ cover: ## test coverage by package
 	go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1
 
 clean: ## remove what was built
-	rm -rf bin e2e/out cover.out dashboard/web/node_modules e2e/browser/node_modules dashboard/web/dist/files $(WEB)
+	rm -rf bin e2e/out cover.out dashboard/web/node_modules e2e/browser/node_modules dashboard/web/dist/files $(WEB) image/out/patronus-*

@@ -68,6 +68,28 @@ func allow(ruleset int, path string, access uint64) error {
 	return nil
 }
 
+// raise makes effective what is permitted of the two capabilities that opening
+// descriptors needs. In a container that runs as a user they come with the file,
+// which permits them only: docker gives a user's process none otherwise.
+func raise() error {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&head, &have[0]); err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	missing := have[0].Permitted &^ have[0].Effective & (1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW)
+	if missing == 0 {
+		return nil
+	}
+	have[0].Effective |= missing
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&have[0])), 0)
+	runtime.KeepAlive(&have)
+	if errno != 0 {
+		return fmt.Errorf("capabilities: %w", errno)
+	}
+	return nil
+}
+
 // shed keeps of root's capabilities only the two that the edge may need: raw
 // sockets for a packet port, and large socket buffers and link state for the
 // uplinks. Without privileges there is nothing to shed.

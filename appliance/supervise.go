@@ -48,6 +48,9 @@ type supervisor struct {
 // Supervise installs the configuration, starts both children and keeps them
 // running until ctx ends.
 func Supervise(ctx context.Context, o SuperviseOptions) error {
+	if err := raise(); err != nil {
+		return err
+	}
 	s := &supervisor{SuperviseOptions: o, broker: newBroker(descriptorOpeners())}
 	if s.DataDir == "" {
 		cfg, err := readConfig(s.ConfigFile)

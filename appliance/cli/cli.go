@@ -48,6 +48,7 @@ type commands struct {
 	Root    rootCmd    `cmd:"" help:"Print the root keys that this appliance trusts."`
 	Join    joinCmd    `cmd:"" help:"Let a dashboard configure this site."`
 	Leave   leaveCmd   `cmd:"" help:"Let no dashboard configure this site any more."`
+	Image   imageCmd   `cmd:"" help:"Update the appliance that was started from an image, or verify a release."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Edge edgeCmd `cmd:"" hidden:"" help:"The child that owns packets and keys."`

@@ -81,7 +81,7 @@ const (
 )
 
 // deepBytes is up to what size each block is checked at every Open; beyond it
-// only after a crash, and by Run.
+// only after a crash.
 const deepBytes = 64 << 20
 
 // maxAttempts is how often opening may end the process before the whole base is
@@ -124,6 +124,13 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	if err := s.load(&m, moved); err != nil {
 		return nil, errors.Join(err, s.log.close(), s.base.close(s.ballast()))
+	}
+	if o.Dashboard {
+		// What was replayed of an hour that is sealed already would else count
+		// twice in the fleet's quantiles. A full disk leaves it to Run.
+		if err := s.Seal(); err != nil && !errors.Is(err, ErrNoSpace) {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	return s, nil
 }

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -10,9 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"patronus/appliance/cli"
+	"patronus/image/pid1"
 )
 
 func main() {
+	// Started by the kernel, from an image: as the first process, or for a module.
+	switch {
+	case pid1.IsModprobe(os.Args):
+		os.Exit(pid1.Modprobe(os.Args[1:]))
+	case pid1.Wanted(os.Args):
+		fmt.Fprintln(os.Stderr, "patronus:", pid1.Run(cli.NewGateway("/var/lib/patronus")))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	reload := make(chan os.Signal, 1)
