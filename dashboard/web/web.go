@@ -47,7 +47,7 @@ type Answer struct {
 	// Part: the file is a part of a page, and headers that tell a browser how to
 	// run a page of its own say nothing about it. Workers are no parts.
 	Part bool
-	Body     []byte
+	Body []byte
 }
 
 // Pages are the interface, ready to be sent.
