@@ -104,6 +104,9 @@ func style(root string) ([]byte, error) {
 	return os.ReadFile(made.Name())
 }
 
+// iconCall names an icon for certain, quoted may.
+var iconCall = regexp.MustCompile(`icon(?:\(|: )'([a-z0-9-]+)'`)
+
 var quoted = regexp.MustCompile(`'([a-z0-9]+(?:-[a-z0-9]+)*)'`)
 
 // icons makes one module of the shapes of the icons whose names the pages have.
@@ -121,6 +124,11 @@ func (f files) icons(folder string) error {
 	for name, text := range f {
 		if path.Ext(name) != ".js" || strings.HasPrefix(name, "vendor/") {
 			continue
+		}
+		for _, m := range iconCall.FindAllSubmatch(text, -1) {
+			if all[string(m[1])] == nil {
+				return fmt.Errorf("%s: there is no icon %s", name, m[1])
+			}
 		}
 		for _, m := range quoted.FindAllSubmatch(text, -1) {
 			if shape, ok := all[string(m[1])]; ok { // if not, it is another word
