@@ -15,6 +15,13 @@ func (s *Server) page(c *fiber.Ctx) error {
 		return problem(http.StatusNotFound, "not-found", "there is nothing at this path")
 	}
 	a := s.o.Pages.Answer(path, c.Get(fiber.HeaderAcceptEncoding))
+	if a.Part {
+		// Forty parts of a page with a kilobyte of headers each would weigh as
+		// much as the parts. What guards a part stays: its type and its origin.
+		for _, name := range documentHeaders() {
+			c.Response().Header.Del(name)
+		}
+	}
 	c.Set(fiber.HeaderContentType, a.Type)
 	c.Set(fiber.HeaderCacheControl, a.Cache)
 	c.Vary(fiber.HeaderAcceptEncoding)
@@ -30,6 +37,12 @@ func (s *Server) page(c *fiber.Ctx) error {
 	c.Status(a.Status)
 	c.Context().Response.SetBodyRaw(a.Body)
 	return nil
+}
+
+// documentHeaders are those of a whole page (or worker), which say nothing
+// about its parts.
+func documentHeaders() []string {
+	return []string{"Content-Security-Policy", "Strict-Transport-Security", "Referrer-Policy", "Cross-Origin-Opener-Policy", "Permissions-Policy", "X-Frame-Options", "X-Request-Id"}
 }
 
 // pageOr serves a page at a path that a program reads something else from:

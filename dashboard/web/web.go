@@ -44,7 +44,10 @@ type Answer struct {
 	Encoding string // Content-Encoding, "" for none
 	Cache    string // Cache-Control
 	Tag      string // ETag
-	Body     []byte
+	// Part: the file is a part of a page, and headers that tell a browser how to
+	// run a page of its own say nothing about it. Workers are no parts.
+	Part bool
+	Body []byte
 }
 
 // Pages are the interface, ready to be sent.
@@ -63,6 +66,7 @@ type shell struct {
 
 type file struct {
 	kind              string
+	part              bool
 	plain, zip, broad []byte // as it is, gzip, brotli; nil for none
 }
 
@@ -89,7 +93,7 @@ func Load(from fs.FS) (*Pages, error) {
 		return nil, fmt.Errorf("interface: manifest: %w", err)
 	}
 	for _, name := range p.manifest.Files {
-		f := &file{kind: contentType(name)}
+		f := &file{kind: contentType(name), part: isPart(name)}
 		for _, part := range []struct {
 			suffix string
 			to     *[]byte
@@ -163,7 +167,7 @@ next:
 }
 
 func (f *file) answer(status int, accepts, cache, tag string) Answer {
-	a := Answer{Status: status, Type: f.kind, Cache: cache, Body: f.plain}
+	a := Answer{Status: status, Type: f.kind, Cache: cache, Part: f.part, Body: f.plain}
 	if tag != "" {
 		a.Tag = `"` + tag + `"`
 	}
@@ -231,6 +235,17 @@ func (p *Pages) shellOf(r Route) (*file, error) {
 		return nil, err
 	}
 	return &file{kind: contentType("x.html"), plain: b.Bytes(), zip: zip.Bytes()}, nil
+}
+
+// isPart is for files that only a page loads.
+func isPart(name string) bool {
+	switch path.Ext(name) {
+	case ".js":
+		return !strings.HasSuffix(name, ".worker.js")
+	case ".css", ".woff2":
+		return true
+	}
+	return false
 }
 
 func contentType(name string) string {

@@ -75,7 +75,7 @@ func TestBuild(t *testing.T) {
 	for _, f := range p.Manifest().Files {
 		files[f] = true
 	}
-	for _, want := range []string{"app.js", "theme.js", "style.css", "inter.woff2", "icons.svg", "icon.svg", "third-party.txt", "handbook/index.md", "topology/layout.js"} {
+	for _, want := range []string{"app.js", "theme.js", "style.css", "inter.woff2", "vendor/icons.js", "icon.svg", "third-party.txt", "handbook/index.md", "topology/layout.worker.js"} {
 		if !files[want] {
 			t.Errorf("%s is missing", want)
 		}

@@ -33,6 +33,10 @@ for (const name of ['empty', 'three', 'thousand']) {
         await page.waitForTimeout(250);
         for (const theme of ['light', 'dark']) {
           await page.emulateMedia({ colorScheme: theme, reducedMotion: 'reduce' });
+          await page.evaluate(async () => {
+            for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+            await Promise.all(document.getAnimations().map((a) => a.finished.catch(() => {})));
+          });
           // Structure is the same in both themes, colours are not.
           const options = theme === 'light' ? { runOnly: rules } : { runOnly: { type: 'rule', values: ['color-contrast'] } };
           const { violations } = await page.evaluate((o) => window.axe.run(document, { ...o, resultTypes: ['violations'] }), options);

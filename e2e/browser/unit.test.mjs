@@ -9,7 +9,8 @@ const src = join(root, 'dashboard/web/src');
 globalThis.localStorage ??= { getItem: () => null, setItem() {} };
 globalThis.document ??= { documentElement: { dataset: {}, append() {} }, createElement: () => ({ style: {} }) };
 globalThis.matchMedia ??= () => ({ matches: false });
-const load = (name) => import(join(src, name));
+// As make web has put them together: libraries are not in src.
+const load = (name) => import(join(root, 'dashboard/web/dist/files', name));
 
 test('YAML: what people write reads as they mean it, and is written back', async () => {
   const { parse, write } = await load('core/policymodel.js');

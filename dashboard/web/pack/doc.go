@@ -1,4 +1,4 @@
-// Package main makes dist/ of package web: it copies our own files as they are,
+// Command pack makes dist/ of package web: it copies our own files as they are,
 // takes single files out of npm packages, compiles the style sheet by
 // Tailwind's own program, gathers the icons that are used, and compresses.
 //

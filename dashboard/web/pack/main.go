@@ -51,7 +51,7 @@ func run(root string) error {
 	if err := out.vendor(modules); err != nil {
 		return err
 	}
-	if err := out.icons(filepath.Join(modules, "lucide-static/icons")); err != nil {
+	if err := out.icons(filepath.Join(modules, "lucide-static")); err != nil {
 		return err
 	}
 	css, err := style(root)
@@ -104,39 +104,43 @@ func style(root string) ([]byte, error) {
 	return os.ReadFile(made.Name())
 }
 
+// iconCall names an icon for certain, quoted may.
+var iconCall = regexp.MustCompile(`icon(?:\(|: )'([a-z0-9-]+)'`)
+
 var quoted = regexp.MustCompile(`'([a-z0-9]+(?:-[a-z0-9]+)*)'`)
 
-var shapes = regexp.MustCompile(`(?s)<svg[^>]*>(.*)</svg>`)
-
-// icons makes one sheet of the icons whose names the pages have.
+// icons makes one module of the shapes of the icons whose names the pages have.
+// A sheet in SVG would be fetched once for each use that is drawn at first.
 func (f files) icons(folder string) error {
-	used := map[string]bool{}
+	text, err := os.ReadFile(filepath.Join(folder, "icon-nodes.json"))
+	if err != nil {
+		return err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(text, &all); err != nil {
+		return fmt.Errorf("icon-nodes.json: %w", err)
+	}
+	used := map[string]json.RawMessage{}
 	for name, text := range f {
 		if path.Ext(name) != ".js" || strings.HasPrefix(name, "vendor/") {
 			continue
 		}
+		for _, m := range iconCall.FindAllSubmatch(text, -1) {
+			if all[string(m[1])] == nil {
+				return fmt.Errorf("%s: there is no icon %s", name, m[1])
+			}
+		}
 		for _, m := range quoted.FindAllSubmatch(text, -1) {
-			used[string(m[1])] = true
+			if shape, ok := all[string(m[1])]; ok { // if not, it is another word
+				used[string(m[1])] = shape
+			}
 		}
 	}
-	var b bytes.Buffer
-	b.WriteString(`<svg xmlns="http://www.w3.org/2000/svg">`)
-	for _, name := range slices.Sorted(maps.Keys(used)) {
-		text, err := os.ReadFile(filepath.Join(folder, name+".svg"))
-		if os.IsNotExist(err) {
-			continue // another word
-		}
-		if err != nil {
-			return err
-		}
-		m := shapes.FindSubmatch(text)
-		if m == nil {
-			return fmt.Errorf("icon %s has no shapes", name)
-		}
-		fmt.Fprintf(&b, "<symbol id=%q viewBox=\"0 0 24 24\">%s</symbol>", name, bytes.Join(bytes.Fields(m[1]), []byte(" ")))
+	made, err := json.Marshal(used)
+	if err != nil {
+		return err
 	}
-	b.WriteString("</svg>")
-	f["icons.svg"] = b.Bytes()
+	f["vendor/icons.js"] = append(append([]byte("// Icons of Lucide, see third-party.txt.\nexport const shapes = "), made...), ";\n"...)
 	return nil
 }
 

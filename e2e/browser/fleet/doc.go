@@ -1,4 +1,4 @@
-// Package main is a dashboard with an invented fabric behind it, for tests of
+// Command fleet is a dashboard with an invented fabric behind it, for tests of
 // the pages: the real server, users, ledger and configuration; sites, history
 // and events come from a seeded generator through the server's own interfaces.
 //

@@ -2,8 +2,10 @@
 // is ever parsed as HTML, so that no name or message of the network can become
 // markup (there is no innerHTML in this interface).
 
+import { shapes } from '../vendor/icons.js';
+
 const SVG = 'http://www.w3.org/2000/svg';
-const svgTags = new Set(['svg', 'path', 'circle', 'line', 'rect', 'g', 'use', 'polyline', 'polygon', 'title']);
+const svgTags = new Set(['svg', 'path', 'circle', 'ellipse', 'line', 'rect', 'g', 'polyline', 'polygon']);
 
 // One listener per event and element looks up the newest handler, so that a
 // patched element keeps its place and gets its new closures.
@@ -24,7 +26,7 @@ function dispatch(event) {
  */
 export function h(tag, props, ...children) {
   const [name, ...classes] = tag.split('.');
-  const svg = svgTags.has(name) && !(name === 'title');
+  const svg = svgTags.has(name);
   const el = svg ? document.createElementNS(SVG, name) : document.createElement(name);
   const list = classes.concat(props?.class ? [props.class] : []);
   if (list.length) el.setAttribute('class', list.join(' '));
@@ -65,12 +67,11 @@ function append(el, children) {
   }
 }
 
-/** An icon of the sprite; it is decoration, so name what it stands for beside it. */
+/** An icon by its name; it is decoration, so name what it stands for beside it. */
 export function icon(name, cls = '') {
   return h('svg', { class: 'icon ' + cls, 'aria-hidden': 'true', viewBox: '0 0 24 24' },
-    h('use', { href: iconSheet + '#' + name }));
+    (shapes[name] ?? []).map(([tag, attributes]) => h(tag, attributes)));
 }
-const iconSheet = new URL('../icons.svg', import.meta.url).pathname;
 
 /**
  * Makes the children of el those given, and keeps elements that are there

@@ -15,6 +15,7 @@ class Fleet extends EventTarget {
   loadedAt = 0;
   error = null;
   paused = false;
+  moved = 0; // grows when a state changes
   version = 0; // grows with every change
   now = null; // see sums
   recent = []; // sums of the last ticks, for small charts
@@ -58,6 +59,7 @@ class Fleet extends EventTarget {
       this.pathsOf.get(p.source.id)?.push(p);
       this.pathsOf.get(p.destination.id)?.push(p);
     }
+    this.moved++;
     if (changed) this.shape++;
   }
 
@@ -185,6 +187,7 @@ class Fleet extends EventTarget {
 
   #move(p, state, reason, at) {
     p.status = state;
+    this.moved++;
     p.reason = reason ?? '';
     p.since = at;
     const s = this.sites.get(p.source.id);

@@ -9,7 +9,7 @@ import { may, session } from './session.js';
 export const routes = [
   { path: '/dashboard', page: 'dashboard', title: 'Overview', icon: 'layout-dashboard', needs: 'view_sites' },
   { path: '/topology', page: 'topology', title: 'Topology', icon: 'waypoints', needs: 'view_sites' },
-  { path: '/sites', page: 'sites', title: 'Sites', icon: 'building-2', needs: 'view_sites' },
+  { path: '/sites', page: 'sites', title: 'Sites', icon: 'building', needs: 'view_sites' },
   { path: '/sites/:id', page: 'site', title: 'Site', needs: 'view_sites', under: '/sites' },
   { path: '/metrics', page: 'metrics', title: 'Path metrics', icon: 'chart-line', needs: 'view_metrics' },
   { path: '/flows', page: 'flows', title: 'Flows', icon: 'arrow-left-right', needs: 'view_flows' },

@@ -94,7 +94,7 @@ function side(direction, title, rules, types, change, writable) {
         writable && p?.ipBlock && h('button.btn.quiet.square.small', { type: 'button', 'aria-label': t('Edit the block'), on: { click: () => editBlock(p.ipBlock.cidr, (cidr) => change((s) => { s[key][i][peers][j].ipBlock.cidr = cidr; })) } }, icon('pencil')))),
       h('div.row', null, (r.ports ?? []).map((p, j) => h('span.tag.accent', { key: j }, portText(p), writable && h('button', { type: 'button', class: 'cursor-pointer min-w-6', 'aria-label': t('Remove {what}', { what: portText(p) }), on: { click: () => change((s) => { s[key][i].ports.splice(j, 1); if (!s[key][i].ports.length) delete s[key][i].ports; }) } }, '×'))), !r.ports?.length && h('span.muted', null, t('every port')),
         writable && h('button.btn.small', { type: 'button', on: { click: () => editPort((port) => change((s) => { (s[key][i].ports ??= []).push(port); })) } }, icon('plus'), t('Port')),
-        writable && h('button.btn.quiet.square.small', { type: 'button', 'aria-label': t('Remove the rule'), on: { click: () => change((s) => { s[key].splice(i, 1); }) } }, icon('trash-2'))))));
+        writable && h('button.btn.quiet.square.small', { type: 'button', 'aria-label': t('Remove the rule'), on: { click: () => change((s) => { s[key].splice(i, 1); }) } }, icon('trash'))))));
 }
 
 function editPort(add) {

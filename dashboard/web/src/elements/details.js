@@ -29,7 +29,7 @@ export function sitePanel(s, close) {
 
 function pathList(paths) {
   return h('ul', { class: 'grid gap-2 pt-2' }, paths.slice(0, 20).map((p) => h('li', { key: p.id, class: 'grid gap-0.5' },
-    h('div.row', null, state(p.status, p.reason), h('a', { href: `/metrics?site=${p.source.id}&path=${p.id}` }, pathName(p.id))),
+    h('div.row', null, state(p.status, p.reason), h('a', { class: 'inline-flex items-center min-h-6', href: `/metrics?site=${p.source.id}&path=${p.id}` }, pathName(p.id))),
     h('div.muted.num', { class: 'text-xs' }, t('{latency}, loss {loss}, {rate}', { latency: ms(p.metrics?.latency_ms), loss: pct(p.metrics?.packet_loss_pct), rate: rate(p.metrics?.bandwidth_mbps) })))),
   paths.length > 20 && h('li.muted', null, t('{n} more paths', { n: paths.length - 20 })));
 }

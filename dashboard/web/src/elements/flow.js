@@ -20,21 +20,21 @@ export function showFlow(have, key, site, changed) {
       may('delete_flows') && flow && h('button.btn', { type: 'button', on: { click: reevaluate } }, icon('rotate-cw'), t('Judge again')),
       h('button.btn.primary', { type: 'button', on: { click: () => close() } }, t('Close'))],
   });
-  const reevaluate = async () => {
+  async function reevaluate() {
     try {
       await api(`/api/v1/flows/${flow.flow_key}?site=${flow.site}`, { method: 'DELETE' });
       done(t('The next packet of the flow is judged anew.'));
       d.close();
       changed();
     } catch (e) { wrong(e); }
-  };
-  const ask = async () => {
+  }
+  async function ask() {
     try {
       now = (await api(`/api/v1/explain?site=${flow.site}`, { method: 'POST', json: { from: flow.src, to: flow.dst, port: flow.port || undefined, protocol: flow.protocol } })).explanation;
       nowErr = null;
     } catch (e) { nowErr = e; }
     d.redraw();
-  };
+  }
   api(`/api/v1/flows/${key}${site ? `?site=${site}` : ''}`).then((f) => { flow = f; d.redraw(); }, (e) => { err = e; d.redraw(); });
   return d;
 }

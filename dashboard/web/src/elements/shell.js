@@ -9,10 +9,12 @@ import { dark, onPreference, prefer, preferences } from '../core/preferences.js'
 import { go, here, offered, onNavigate } from '../core/router.js';
 import { session, signOut } from '../core/session.js';
 import { failed, skeleton } from '../core/page.js';
-import { openPalette } from './palette.js';
-import { openHelp } from './keyhelp.js';
 import { menu } from './menu.js';
 import { logo } from './logo.js';
+
+// These come when they are asked for.
+const openPalette = () => import('./palette.js').then((m) => m.openPalette());
+const openHelp = () => import('./keyhelp.js').then((m) => m.openHelp());
 
 const staleAfter = 10_000;
 const pages = new Map(); // name -> its element's constructor
@@ -127,7 +129,7 @@ export class Shell extends HTMLElement {
     const link = fleet.link;
     return h('header.top', { key: 'top' },
       h('button.btn.square.quiet.menu-button', { type: 'button', 'aria-label': t('Menu'), 'aria-expanded': String(this.#drawer), 'aria-controls': 'navigation', on: { click: () => { this.#drawer = !this.#drawer; this.draw(); this.querySelector('.side a')?.focus(); } } }, icon('menu')),
-      h('button.find', { type: 'button', 'aria-label': t('Find anything'), on: { click: openPalette } }, icon('search'), h('span', null, t('Find anything')), h('kbd', { 'aria-hidden': 'true' }, 'Ctrl K')),
+      h('button.find', { type: 'button', on: { click: openPalette } }, icon('search'), h('span', null, t('Find anything')), h('kbd', { 'aria-hidden': 'true' }, 'Ctrl K')),
       h('div.space'), link.state !== 'idle' && this.#live(link),
       menu({ key: 'who', label: session.user ?? '', icon: 'circle-user-round', text: session.user }, () => [
         h('div.title', null, t('{user}, {role}', { user: session.user, role: session.role }), session.scope && h('div', null, Object.entries(session.scope).map(([k, v]) => `${k}=${v}`).join(', '))),

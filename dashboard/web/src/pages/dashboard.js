@@ -54,7 +54,11 @@ export default class Dashboard extends Page {
     if (this.error) return [head(t('Overview')), failed(this.error, () => fleet.load())];
     if (!fleet.loadedAt) return [head(t('Overview')), skeleton(8)];
     if (!fleet.sites.size) return [head(t('Overview')), this.#first()];
-    const list = problems(fleet);
+    if (this.moved_ !== fleet.moved) {
+      this.moved_ = fleet.moved;
+      this.problems_ = problems(fleet);
+    }
+    const list = this.problems_;
     return [
       head(t('Overview'), null, this.revision && this.#rollout()),
       h('div.stack', { key: 'all' }, this.#verdict(list), fleet.sites.size < 2 && !fleet.paths.size && this.#first(), this.#tiles(),

@@ -8,7 +8,6 @@ import { empty, failed, head, Page, skeleton } from '../core/page.js';
 import { setParams } from '../core/router.js';
 import { choose, debounce, search, when } from '../elements/bits.js';
 import { parseSearch } from '../core/flowsearch.js';
-import { showFlow } from '../elements/flow.js';
 import { rangePicker } from '../elements/range.js';
 import '../elements/table.js';
 
@@ -104,6 +103,7 @@ export default class Flows extends Page {
     this.#shownFlow = key ?? '';
     if (!key) return;
     const have = this.rows?.find((f) => f.flow_key === key && (!site || f.site === site));
+    const { showFlow } = await import('../elements/flow.js');
     const d = showFlow(have, key, site, () => this.#read());
     d.done.then(() => { if (this.isConnected) { this.#shownFlow = ''; setParams({ flow: null, at_site: null }); } });
   }

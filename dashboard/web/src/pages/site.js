@@ -97,7 +97,7 @@ export default class SitePage extends Page {
         may('view_flows') && h('a.btn', { href: `/flows?site=${s.id}` }, t('Flows')), h('a.btn', { href: `/topology?site=${s.id}&pick=${s.id}` }, t('On the map')),
         may('capture_packets') && h('button.btn', { type: 'button', on: { click: () => openCapture(s) } }, icon('radio'), t('Capture')),
         may('manage_sites') && h('button.btn', { type: 'button', on: { click: () => this.#edit(s).catch(wrong) } }, icon('pencil'), t('Edit')),
-        may('delete_sites') && h('button.btn', { type: 'button', on: { click: () => this.#remove(s) } }, icon('trash-2'), t('Remove'))),
+        may('delete_sites') && h('button.btn', { type: 'button', on: { click: () => this.#remove(s) } }, icon('trash'), t('Remove'))),
       h('div.stack', { key: 'b' },
         h('section.card', { key: 'facts' }, h('div.body', null, h('dl.facts', null,
           h('dt', null, t('Name')), h('dd', null, s.id), s.labels.location && [h('dt', null, t('Location')), h('dd', null, s.labels.location)],

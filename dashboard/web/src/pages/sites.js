@@ -32,7 +32,7 @@ export default class Sites extends Page {
   render() {
     if (!fleet.loadedAt && fleet.error) return [head(t('Sites')), failed(fleet.error, () => fleet.load())];
     if (!fleet.loadedAt) return [head(t('Sites')), skeleton(8)];
-    if (!fleet.sites.size) return [head(t('Sites')), h('div.card', null, empty('building-2', t('No sites yet'), t('A site appears here as soon as it is in the configuration.'), h('a.btn', { href: '/help/first-site' }, t('How to add the first site'))))];
+    if (!fleet.sites.size) return [head(t('Sites')), h('div.card', null, empty('building', t('No sites yet'), t('A site appears here as soon as it is in the configuration.'), h('a.btn', { href: '/help/first-site' }, t('How to add the first site'))))];
     const q = this.query;
     const want = (q.get('q') ?? '').toLowerCase();
     const states = (q.get('status') ?? '').split(',').filter(Boolean);

@@ -16,7 +16,7 @@ const policy = globalThis.trustedTypes?.createPolicy('patronus', {
 });
 
 function makeWorker() {
-  const url = new URL('./layout.js', import.meta.url).href;
+  const url = new URL('./layout.worker.js', import.meta.url).href;
   return new Worker(policy ? policy.createScriptURL(url) : url, { type: 'module' });
 }
 
