@@ -31,9 +31,9 @@ build: $(BIN) ## build bin/patronus (static)
 $(BIN): $(SOURCES)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./appliance/cmd/patronus
 
-image: ## disk, update file and container into image/out, without root (ARCH=amd64|arm64, KERNEL=generic|cloud, KEY=file)
+image: ## disk, update file and container into image/out/ARCH, without root (ARCH=amd64|arm64, KERNEL=generic|cloud, KEY=file)
 	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/patronus ./appliance/cmd/patronus
-	go run ./image/mkimage -arch $(ARCH) -kernel $(KERNEL) -binary bin/linux-$(ARCH)/patronus -version $(VERSION) -epoch $(SOURCE_DATE_EPOCH) -key $(KEY)
+	go run ./image/mkimage -arch $(ARCH) -out image/out/$(ARCH) -kernel $(KERNEL) -binary bin/linux-$(ARCH)/patronus -version $(VERSION) -epoch $(SOURCE_DATE_EPOCH) -key $(KEY)
 
 setup: ## install what the privileged tests need (as root; otherwise says what is missing)
 	@bash e2e/setup
@@ -73,4 +73,4 @@ cover: ## test coverage by package
 	go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1
 
 clean: ## remove what was built
-	rm -rf bin e2e/out cover.out image/out/patronus-*
+	rm -rf bin e2e/out cover.out image/out/amd64 image/out/arm64
