@@ -44,9 +44,9 @@ $(WEB): $(PAGES)
 browser: web setup ## tests of the dashboard's pages in a real browser (at most 5 minutes)
 	@bash e2e/browser/run
 
-image: $(WEB) ## disk, update file and container into image/out, without root (ARCH=amd64|arm64, KERNEL=generic|cloud, KEY=file)
+image: $(WEB) ## disk, update file and container into image/out/ARCH, without root (ARCH=amd64|arm64, KERNEL=generic|cloud, KEY=file)
 	CGO_ENABLED=0 GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/patronus ./appliance/cmd/patronus
-	go run ./image/mkimage -arch $(ARCH) -kernel $(KERNEL) -binary bin/linux-$(ARCH)/patronus -version $(VERSION) -epoch $(SOURCE_DATE_EPOCH) -key $(KEY)
+	go run ./image/mkimage -arch $(ARCH) -out image/out/$(ARCH) -kernel $(KERNEL) -binary bin/linux-$(ARCH)/patronus -version $(VERSION) -epoch $(SOURCE_DATE_EPOCH) -key $(KEY)
 
 setup: ## install what the privileged tests need (as root; otherwise says what is missing)
 	@bash e2e/setup
@@ -89,4 +89,4 @@ cover: ## test coverage by package
 	go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1
 
 clean: ## remove what was built
-	rm -rf bin e2e/out cover.out dashboard/web/node_modules e2e/browser/node_modules dashboard/web/dist/files $(WEB) image/out/patronus-*
+	rm -rf bin e2e/out cover.out dashboard/web/node_modules e2e/browser/node_modules dashboard/web/dist/files $(WEB) image/out/amd64 image/out/arm64

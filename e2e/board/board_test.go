@@ -183,12 +183,18 @@ spec:
 func TestStory(t *testing.T) {
 	b := start(t)
 	hq, east := b.fabric.Sites[0], b.fabric.Sites[1]
-	b.until("all sites up", func() bool {
-		var sites list[dashboard.Site]
+	var sites list[dashboard.Site]
+	defer func() {
+		if t.Failed() {
+			t.Logf("sites: %+v", sites.Items)
+		}
+	}()
+	b.until("all sites configured", func() bool {
+		sites = list[dashboard.Site]{}
 		b.call(http.MethodGet, "/api/v1/sites", nil, &sites, http.StatusOK)
 		up := 0
 		for _, s := range sites.Items {
-			if s.Status == "up" && s.InSync {
+			if (s.Status == "up" || s.Status == "degraded") && s.InSync && s.Paths.Down == 0 {
 				up++
 			}
 		}
@@ -289,7 +295,7 @@ func TestStory(t *testing.T) {
 	var audit list[struct {
 		Action     string `json:"action"`
 		ResourceID string `json:"resource_id"`
-		User       string `json:"user"`
+		User       string `json:"user_id"`
 	}]
 	b.call(http.MethodGet, "/api/v1/audit", nil, &audit, http.StatusOK)
 	told := false

@@ -16,6 +16,7 @@ import (
 
 	"patronus/configs"
 	"patronus/image/provision"
+	"patronus/image/release"
 	"patronus/image/slot"
 )
 
@@ -226,7 +227,13 @@ func (s *system) updateFromVolume(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			manifest, err := m.Install(ctx, f, slot.Options{Tries: 3, Now: time.Now()})
+			_, missing := os.Stat(configFile)
+			manifest, err := m.Install(ctx, f, slot.Options{
+				Tries: 3, NotAgain: true, Now: time.Now(), Expect: slot.Expectation{Configured: missing == nil},
+			})
+			if errors.Is(err, release.ErrOlder) {
+				return nil // the stick was left in
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", filepath.Base(files[0]), err)
 			}

@@ -260,12 +260,6 @@ func (b *board) snapshot() Facts {
 	return f
 }
 
-// expectation is what an update installed now must reach.
-func (s *system) expectation(ctx context.Context) slot.Expectation {
-	st, err := s.gateway.Status(ctx)
-	return Expect(st, err)
-}
-
 // Expect says what must work after an update, by what works before it.
 func Expect(st Status, err error) slot.Expectation {
 	return slot.Expectation{Configured: err == nil, Paths: err == nil && st.PathsUp > 0, Dashboard: err == nil && st.Dashboard}

@@ -14,6 +14,9 @@ import (
 // would remove the one that has.
 var ErrOnTrial = errors.New("the running image is still on trial: wait until it is blessed")
 
+// ErrGivenUp means that this image was tried here and did not work.
+var ErrGivenUp = errors.New("this image was given up before")
+
 // Dir is the directory of the images. Every call is durable when it returns,
 // except that a crash during Create leaves any part of the file.
 type Dir interface {
@@ -39,6 +42,9 @@ type Machine struct {
 type Options struct {
 	Tries  int // at least 1
 	DryRun bool
+	// NotAgain refuses an image that was given up: for updates that nobody asked
+	// for by hand, which would otherwise be tried for ever.
+	NotAgain bool
 	// Expect is what the trial must reach to be kept.
 	Expect Expectation
 	Now    time.Time
@@ -55,6 +61,9 @@ func (m *Machine) Install(ctx context.Context, update io.Reader, o Options) (*re
 	}
 	if err := manifest.Check(m.Running, m.State.Floor); err != nil {
 		return manifest, err
+	}
+	if f := m.State.Failed; o.NotAgain && f != nil && f.Seq == manifest.Seq {
+		return manifest, fmt.Errorf("%w: %s", ErrGivenUp, f.Why)
 	}
 	names, err := m.Dir.List()
 	if err != nil {

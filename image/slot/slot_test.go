@@ -259,6 +259,9 @@ func TestFallBack(t *testing.T) {
 		if trial, err := m.Tidy(); err != nil || trial || b.saved.Failed == nil || b.saved.Failed.Seq != 2 || b.saved.Trial != nil {
 			t.Errorf("%s: %v %v %+v", c.name, trial, err, b.saved)
 		}
+		if _, err := m.Install(t.Context(), bytes.NewReader(b.image(2, true)), Options{NotAgain: true}); !errors.Is(err, ErrGivenUp) {
+			t.Errorf("%s: tried again: %v", c.name, err)
+		}
 		// The next one may be tried.
 		if _, err := m.Install(t.Context(), bytes.NewReader(b.image(3, true)), Options{Tries: 1}); err != nil {
 			t.Errorf("%s: %v", c.name, err)
