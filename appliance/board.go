@@ -19,6 +19,7 @@ import (
 
 	"patronus/appliance/console"
 	"patronus/appliance/ledger"
+	"patronus/appliance/metrics"
 	"patronus/configs"
 	"patronus/dashboard"
 	"patronus/dashboard/auth"
@@ -123,6 +124,10 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 			return p.Revision, p.Failed
 		},
 	})
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(metrics.NewCollector(role.Edge, Version, metrics.Limits{})); err != nil {
+		return fmt.Errorf("dashboard: %w", err)
+	}
 	pages, err := web.Open()
 	if err != nil {
 		// The API is of use without it.
@@ -130,7 +135,7 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 	}
 	server, err := dashboard.New(dashboard.Options{
 		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con,
-		Nodes: &boardNodes{role: role, self: self}, Hub: hub, Registry: prometheus.NewRegistry(),
+		Nodes: &boardNodes{role: role, self: self}, Hub: hub, Registry: registry,
 		Pages: pages, Hosts: b.o.Hosts, Version: Version, Log: b.log,
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"patronus/appliance/agent"
+	"patronus/appliance/metrics"
 	"patronus/appliance/store"
 	"patronus/configs"
 	"patronus/dashboard/collect"
@@ -414,7 +416,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // RunNode is the node child.
-func RunNode(ctx context.Context, dataDir string, log *slog.Logger) error {
+func RunNode(ctx context.Context, dataDir string, at NodeAddresses, log *slog.Logger) error {
 	if err := confine(dataDir); err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
@@ -424,10 +426,47 @@ func RunNode(ctx context.Context, dataDir string, log *slog.Logger) error {
 	}
 	edge := NewEdgeClient(EdgeSocket(dataDir))
 	defer edge.Close()
-	board := NewBoard(BoardOptions{Dir: nodeDir(dataDir), Logger: log})
+	o := BoardOptions{Dir: nodeDir(dataDir), Logger: log}
+	if at.Dashboard != "" {
+		o.Listen = []string{at.Dashboard}
+	}
+	board := NewBoard(o)
 	n := NewNode(NodeOptions{Edge: edge, Dir: nodeDir(dataDir), Logger: log, Dashboard: board.Run})
-	if err := n.Run(ctx, control); !errors.Is(err, context.Canceled) {
+	tasks := []Task{task{"node", func(ctx context.Context) error { return n.Run(ctx, control) }}}
+	if at.Metrics != "" {
+		l, err := net.Listen("tcp", at.Metrics)
+		if err != nil {
+			return fmt.Errorf("node: metrics: %w", err)
+		}
+		tasks = append(tasks, task{"metrics", func(ctx context.Context) error { return n.serveMetrics(ctx, l) }})
+	}
+	if err := runTasks(ctx, tasks...); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// serveMetrics answers Prometheus until ctx ends.
+func (n *Node) serveMetrics(ctx context.Context, l net.Listener) error {
+	handler, err := metrics.Handler(metrics.NewCollector(n.edge, Version, metrics.Limits{}), metrics.NewStoreCollector(n))
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", handler)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); ctx.Err() == nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return ctx.Err()
+}
+
+// Stats are those of the site's history; zero while it is not open.
+func (n *Node) Stats() store.Stats {
+	if s, ok := n.history.open(); ok {
+		return s.Stats()
+	}
+	return store.Stats{}
 }

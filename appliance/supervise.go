@@ -32,8 +32,31 @@ type SuperviseOptions struct {
 	Logger  *slog.Logger
 	// NodeUser is the uid and gid that the node runs as, if we are root.
 	NodeUser uint32
+	// Node are the addresses that the node listens on.
+	Node NodeAddresses
 	// Reload asks for the configuration file to be read again.
 	Reload <-chan os.Signal
+}
+
+// NodeAddresses are where a node listens on this machine's own addresses.
+type NodeAddresses struct {
+	// Metrics is for Prometheus; empty: nowhere. What it shows is for whoever
+	// reaches it.
+	Metrics string `help:"Serve metrics for Prometheus at http://ADDRESS/metrics, to whoever reaches it; default: nowhere." placeholder:"ADDRESS"`
+	// Dashboard is where browsers find the dashboard, if this site is promoted.
+	Dashboard string `help:"Where the dashboard listens while this site has the role." default:":8443" placeholder:"ADDRESS"`
+}
+
+// flags are the addresses as the node's command line has them.
+func (a *NodeAddresses) flags() []string {
+	var out []string
+	if a.Metrics != "" {
+		out = append(out, "--metrics", a.Metrics)
+	}
+	if a.Dashboard != "" {
+		out = append(out, "--dashboard", a.Dashboard)
+	}
+	return out
 }
 
 // supervisor runs the edge and the node as children of the same executable. It
@@ -123,7 +146,11 @@ func (s *supervisor) keep(ctx context.Context, role string, equip func(*exec.Cmd
 }
 
 func (s *supervisor) runChild(ctx context.Context, role string, equip func(*exec.Cmd) (func(), error)) error {
-	cmd := exec.Command(s.executable, role, "--data-dir", s.DataDir)
+	args := []string{role, "--data-dir", s.DataDir}
+	if role == "node" {
+		args = append(args, s.Node.flags()...)
+	}
+	cmd := exec.Command(s.executable, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// A child must not outlive us: nobody would restart or stop it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

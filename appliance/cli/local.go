@@ -44,12 +44,13 @@ type runCmd struct {
 	Config  string `help:"The configuration (YAML); patronus config reference prints a commented one." required:"" type:"path" placeholder:"FILE"`
 	DataDir string `help:"Where to keep revisions, keys and history; default: what the configuration says." type:"path"`
 	User    uint32 `help:"Uid and gid of the node child when started as root." default:"65532"`
+	appliance.NodeAddresses
 }
 
 // Run implements kong's command.
 func (c *runCmd) Run(ctx context.Context, env *Env, log *slog.Logger) error {
 	return appliance.Supervise(ctx, appliance.SuperviseOptions{
-		ConfigFile: c.Config, DataDir: c.DataDir, NodeUser: c.User, Logger: log, Reload: env.Reload,
+		ConfigFile: c.Config, DataDir: c.DataDir, NodeUser: c.User, Node: c.NodeAddresses, Logger: log, Reload: env.Reload,
 	})
 }
 
@@ -64,11 +65,12 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 type nodeCmd struct {
 	DataDir string `required:"" type:"path"`
+	appliance.NodeAddresses
 }
 
 // Run implements kong's command.
 func (c *nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
-	return appliance.RunNode(ctx, c.DataDir, log)
+	return appliance.RunNode(ctx, c.DataDir, c.NodeAddresses, log)
 }
 
 type reloadCmd struct {
