@@ -113,7 +113,7 @@ describe('three sites', () => {
       await go(page, path);
       const wanted = await page.evaluate(() => {
         const list = [...document.querySelectorAll('a[href], button:not(:disabled), input:not([hidden]):not(:disabled), select, textarea, [tabindex="0"]')].filter((e) => e.checkVisibility() && e.tabIndex >= 0 && !e.closest('[inert]'));
-        list.forEach((e, i) => { e.dataset.walk = i; });
+        list.forEach((e, i) => { e.walk_ = i; });
         return list.length;
       });
       const met = new Set();
@@ -123,7 +123,7 @@ describe('three sites', () => {
         const now = await page.evaluate(() => {
           const e = document.activeElement;
           const s = getComputedStyle(e);
-          return { walk: e.dataset.walk, seen: e === document.body || s.outlineStyle !== 'none' && s.outlineWidth !== '0px' };
+          return { walk: e.walk_, seen: e === document.body || s.outlineStyle !== 'none' && s.outlineWidth !== '0px' };
         });
         if (now.walk != null) met.add(now.walk);
         if (!now.seen) invisible++;

@@ -88,8 +88,9 @@ export async function go(page, path) {
     a.click();
     a.remove();
   }, path);
-  await page.waitForTimeout(60);
-  await page.waitForFunction(() => document.querySelector('.page') && !document.querySelector('.skeleton'), null, { timeout: limit(15_000) });
+  // The old page stands until the new one's module has come.
+  await page.evaluate(() => new Promise((r) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(r)), 120)));
+  await page.waitForFunction(() => document.querySelector('.page')?.childElementCount && !document.querySelector('.skeleton'), null, { timeout: limit(15_000) });
 }
 
 /** A figure beside its bar, as one line of JSON. */

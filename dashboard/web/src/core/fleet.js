@@ -25,6 +25,7 @@ class Fleet extends EventTarget {
   #happened = null;
   #timer = 0;
   #dirty = false;
+  #held = []; // events that came while paused
   #reload = 0;
   #loading = null;
   #users = 0;
@@ -74,8 +75,11 @@ class Fleet extends EventTarget {
     signal.addEventListener('abort', () => {
       if (--this.#users === 0) setTimeout(() => this.#users === 0 && this.#stop(), 3000);
     });
-    if (!this.loadedAt || Date.now() - this.loadedAt > 60_000) await this.load();
-    else queueMicrotask(listen);
+    if (!this.loadedAt || Date.now() - this.loadedAt > 60_000) {
+      await this.load();
+      // Who pauses does not want to see nothing.
+      if (this.paused && !signal.aborted) { this.#remember(); f(); }
+    } else queueMicrotask(listen);
   }
 
   #start() {
@@ -160,7 +164,9 @@ class Fleet extends EventTarget {
     this.paused = on;
     this.pausedAt = Date.now();
     this.#link();
-    if (!on) this.reloadSoon(0);
+    if (on) return;
+    for (const e of this.#held.splice(0).slice(-keepEvents)) this.dispatchEvent(new CustomEvent('happened', { detail: e }));
+    this.reloadSoon(0);
   }
 
   /** Reads everything again, once in a while however often it is asked for. */
@@ -214,7 +220,8 @@ class Fleet extends EventTarget {
       if (p) this.#move(p, String(m.new_status).toLowerCase(), m.reason, m.timestamp);
     } else if (m.type !== 'policy_block') this.reloadSoon();
     this.#dirty = true;
-    this.dispatchEvent(new CustomEvent('happened', { detail: e }));
+    if (this.paused) this.#held.push(e);
+    else this.dispatchEvent(new CustomEvent('happened', { detail: e }));
   }
 
   /** Reads the newest events, under those that came live. */
