@@ -24,16 +24,20 @@ import (
 // shown and the next one is tried: a status page that says what is wrong is
 // worth more than a machine that stands still.
 func (s *system) boot(ctx context.Context) {
+	began := time.Now()
 	image, err := s.paths.LoadImage()
 	s.report("image", err)
 	text, err := os.ReadFile(filepath.Join(modulesDir, "index"))
 	s.report("kernel modules", err)
 	s.modules = parseModules(text, loadModule)
-	s.board.set(func(f *Facts) { f.Version, f.Seq, f.Arch, f.Booted = image.Version, image.Seq, image.Arch, true })
+	s.board.set(func(f *Facts) { f.Version, f.Seq, f.Arch = image.Version, image.Seq, image.Arch })
 	for _, name := range []string{"crc32c_generic", "crc32c_intel", "ext4", "vfat", "nls_cp437", "nls_ascii", "button", "evdev", "qemu_fw_cfg"} {
 		_ = s.modules.add(name) // built in, or for another processor
 	}
 	s.modules.coldplug()
+	// Only now: the watchdog takes the kernel's own where no device has one.
+	s.board.set(func(f *Facts) { f.Booted = true })
+	s.log.Debug("devices have their modules", "dur", time.Since(began))
 
 	s.report("EFI partition", s.openESP(ctx))
 	s.report("data partition", s.openData(ctx))
@@ -49,10 +53,12 @@ func (s *system) boot(ctx context.Context) {
 	} {
 		s.report(sysctl.name, os.WriteFile("/proc/sys/"+sysctl.name, []byte(sysctl.value), 0))
 	}
+	s.log.Debug("partitions are mounted", "dur", time.Since(began))
 	s.report("slots", s.openSlots())
 	s.report("provisioning", s.provision())
 	s.report("update from a volume", s.updateFromVolume(ctx))
 	s.board.set(func(f *Facts) { f.Ready = true })
+	s.log.Info("the machine is ready", "dur", time.Since(began))
 }
 
 func (s *system) openESP(ctx context.Context) error {

@@ -30,7 +30,9 @@ type moduleIndex struct {
 	loaded map[string]bool
 }
 
-type alias struct{ pattern, module string }
+// alias is what a module is for. Most patterns are refused by the text before
+// their first wildcard, which is much cheaper than matching.
+type alias struct{ pattern, literal, module string }
 
 // parseModules reads the index that mkimage writes.
 func parseModules(text []byte, load func(string) error) *moduleIndex {
@@ -43,7 +45,11 @@ func parseModules(text []byte, load func(string) error) *moduleIndex {
 			m.depends[name] = strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
 		case "a":
 			bus := busOf(value)
-			m.aliases[bus] = append(m.aliases[bus], alias{value, name})
+			literal := value
+			if i := strings.IndexAny(value, "*?["); i >= 0 {
+				literal = value[:i]
+			}
+			m.aliases[bus] = append(m.aliases[bus], alias{value, literal, name})
 		}
 	}
 	return m
@@ -62,6 +68,9 @@ func (m *moduleIndex) find(modalias string) []string {
 	}
 	var found []string
 	for _, a := range m.aliases[busOf(modalias)] {
+		if !strings.HasPrefix(modalias, a.literal) {
+			continue
+		}
 		if ok, err := path.Match(a.pattern, modalias); err == nil && ok && !slices.Contains(found, a.module) {
 			found = append(found, a.module)
 		}
@@ -119,17 +128,17 @@ func (m *moduleIndex) coldplug() {
 	done := map[string]bool{}
 	for range 8 {
 		fresh := false
-		_ = filepath.WalkDir("/sys/devices", func(file string, d fs.DirEntry, err error) error {
-			if err != nil || d.Name() != "modalias" {
-				return nil // a device may go while we look
-			}
-			text, err := os.ReadFile(file)
+		files, err := filepath.Glob("/sys/bus/*/devices/*/modalias")
+		if err != nil {
+			return
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file) // a device may go while we look
 			if name := strings.TrimSpace(string(text)); err == nil && name != "" && !done[name] {
 				done[name], fresh = true, true
 				m.addFor(name)
 			}
-			return nil
-		})
+		}
 		if !fresh {
 			return
 		}

@@ -9,7 +9,7 @@ import (
 
 // Facts are what the status page says.
 type Facts struct {
-	Booted     bool // the modules are known
+	Booted     bool // the devices have their modules
 	Ready      bool // all that comes before the tasks is done
 	Version    string
 	Seq        uint64

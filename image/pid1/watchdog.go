@@ -48,7 +48,7 @@ func (s *system) watchdog(ctx context.Context) error {
 	}
 }
 
-// booted reports whether the modules are known.
+// booted reports whether the devices that were there have their modules.
 func (b *board) booted() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
