@@ -54,6 +54,12 @@ type BoardInfo struct {
 // DefaultListen is where a dashboard listens if nothing else is said.
 const DefaultListen = ":8443"
 
+func ledgerDir(nodeDir string) string { return filepath.Join(nodeDir, "ledger") }
+
+// LedgerDir is where a dashboard's accounts, revisions and audit log are, below
+// a data directory.
+func LedgerDir(dataDir string) string { return ledgerDir(nodeDir(dataDir)) }
+
 // Board is the dashboard of an appliance, for as long as it has the role.
 type Board struct {
 	o   BoardOptions
@@ -87,7 +93,7 @@ func (b *Board) announce(i BoardInfo) {
 
 // Run serves the dashboard until ctx ends.
 func (b *Board) Run(ctx context.Context, role *DashboardRole) error {
-	l, err := ledger.Open(filepath.Join(b.o.Dir, "ledger"))
+	l, err := ledger.Open(ledgerDir(b.o.Dir))
 	if err != nil {
 		return err
 	}

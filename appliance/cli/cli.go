@@ -48,6 +48,8 @@ type commands struct {
 	Root    rootCmd    `cmd:"" help:"Print the root keys that this appliance trusts."`
 	Join    joinCmd    `cmd:"" help:"Let a dashboard configure this site."`
 	Leave   leaveCmd   `cmd:"" help:"Let no dashboard configure this site any more."`
+	Audit   auditCmd   `cmd:"" help:"Check or export the audit log of a dashboard."`
+	Openapi openapiCmd `cmd:"" help:"Print the description of the dashboard's API (OpenAPI 3.1)."`
 	Image   imageCmd   `cmd:"" help:"Update the appliance that was started from an image, or verify a release."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 

@@ -41,7 +41,7 @@ var direction = []rule{
 	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/ledger", "appliance/agent", "appliance/metrics", "appliance/console", "dashboard/..."}},
 	// The lab needs the link emulator that the tests use: see its DESIGN.md.
 	{"appliance/lab", []string{"configs", "netstack/...", "appliance", "e2e/vnet"}},
-	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "dashboard/collect", "image/pid1", "image/release", "image/slot", "e2e/vnet"}},
+	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "dashboard", "dashboard/collect", "image/pid1", "image/release", "image/slot", "e2e/vnet"}},
 	{"appliance/cmd/patronus", []string{"configs", "appliance", "appliance/cli", "image/pid1"}},
 	{"dashboard/export/outbound", nil},
 	{"dashboard/export/queue", nil},
