@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"patronus/configs"
 	"patronus/netstack"
 	"patronus/netstack/capture"
 )
@@ -24,6 +25,7 @@ import (
 //	POST /v1/apply                 a signed revision; 204
 //	POST /v1/reload                read the newest revision from disk; 204
 //	GET  /v1/status                netstack.Status
+//	GET  /v1/configuration         configs.Config, the running one; keys are files' names
 //	GET  /v1/flows?limit=N         []netstack.FlowStatus, newest first
 //	GET  /v1/telemetry             a stream of netstack.Event, one a line
 //	POST /v1/flows/{key}/reevaluate  204, or 404
@@ -116,6 +118,16 @@ func (c *EdgeClient) Reload(ctx context.Context) error {
 func (c *EdgeClient) Status(ctx context.Context) (*netstack.Status, error) {
 	var s netstack.Status
 	return &s, c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// Configuration is what the edge runs. Private keys are in it by their files'
+// names only.
+func (c *EdgeClient) Configuration(ctx context.Context) (*configs.Config, error) {
+	var text json.RawMessage
+	if err := c.do(ctx, http.MethodGet, "/v1/configuration", nil, &text); err != nil {
+		return nil, err
+	}
+	return configs.Decode(text)
 }
 
 // Flows lists the most recently active flows, at most limit.

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,12 +26,14 @@ type Edge struct {
 	log       *slog.Logger
 	telemetry *telemetry
 	listeners listeners
+	// roots reads the keys that revisions are verified by; nil keeps the store's.
+	roots func() ([]ed25519.PublicKey, error)
 	// prepare is called before a configuration is applied, with what the
 	// machine must know of it (kernel routes into a tun port).
 	prepare func(*configs.Config) error
 
-	mu   sync.Mutex // serialises Apply
-	root []byte
+	mu      sync.Mutex // serialises Apply; guards what follows
+	running *configs.Config
 }
 
 // EdgeOptions are what an edge is made of.
@@ -39,13 +42,16 @@ type EdgeOptions struct {
 	Store   *configs.Store
 	Logger  *slog.Logger
 	Prepare func(*configs.Config) error
-	Batch   int
-	Flows   configs.Flows
+	// Roots reads the keys that revisions are verified by, before each; nil
+	// keeps those that Store was opened with.
+	Roots func() ([]ed25519.PublicKey, error)
+	Batch int
+	Flows configs.Flows
 }
 
 // NewEdge builds an edge; it touches nothing yet.
 func NewEdge(o EdgeOptions) (*Edge, error) {
-	e := &Edge{store: o.Store, log: o.Logger, prepare: o.Prepare, telemetry: newTelemetry(telemetryRing)}
+	e := &Edge{store: o.Store, log: o.Logger, prepare: o.Prepare, roots: o.Roots, telemetry: newTelemetry(telemetryRing)}
 	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows})
 	if err != nil {
 		return nil, err
@@ -65,6 +71,14 @@ func (e *Edge) Apply(signed []byte) error {
 	if e.store == nil {
 		return errors.New("this edge keeps no revisions")
 	}
+	if e.roots != nil {
+		// The site may have joined another fabric since.
+		roots, err := e.roots()
+		if err != nil {
+			return err
+		}
+		e.store.Trust(roots...)
+	}
 	rev, err := e.store.Check(signed)
 	if err != nil {
 		return err
@@ -72,6 +86,11 @@ func (e *Edge) Apply(signed []byte) error {
 	cfg, err := rev.Config()
 	if err != nil {
 		return err
+	}
+	if rev.Controller != nil && e.running != nil {
+		if err := configs.GuardRails(e.running, cfg); err != nil {
+			return err
+		}
 	}
 	if err := e.apply(rev.Number, cfg); err != nil {
 		return err
@@ -112,7 +131,18 @@ func (e *Edge) apply(number uint64, cfg *configs.Config) error {
 			return err
 		}
 	}
-	return e.engine.Apply(number, cfg, rules)
+	if err := e.engine.Apply(number, cfg, rules); err != nil {
+		return err
+	}
+	e.running = cfg
+	return nil
+}
+
+// Configuration is the running one, nil before there is one.
+func (e *Edge) Configuration() *configs.Config {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running
 }
 
 // Run forwards packets and answers on l until ctx ends.
@@ -158,11 +188,12 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	root, err := configs.LoadRootPublic(rootPublicFile(dataDir))
+	roots := func() ([]ed25519.PublicKey, error) { return trustedRoots(dataDir) }
+	readable, err := readableRoots(dataDir)
 	if err != nil {
 		return err
 	}
-	store, damage, err := configs.OpenStore(edgeDir(dataDir), fabric, site, root)
+	store, damage, err := configs.OpenStore(edgeDir(dataDir), fabric, site, readable...)
 	if err != nil {
 		return err
 	}
@@ -178,7 +209,7 @@ func RunEdge(ctx context.Context, dataDir string, log *slog.Logger) error {
 		return err
 	}
 	m := &machine{broker: broker}
-	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, Flows: cfg.Flows})
+	e, err := NewEdge(EdgeOptions{Opener: m, Store: store, Logger: log, Prepare: m.prepare, Flows: cfg.Flows, Roots: roots})
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,13 @@ func (e *Edge) routes() http.Handler {
 	}))
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) { return nil, e.Reload() }))
 	mux.HandleFunc("GET /v1/status", answer(func(*http.Request) (any, error) { return e.engine.Status(), nil }))
+	mux.HandleFunc("GET /v1/configuration", answer(func(*http.Request) (any, error) {
+		cfg := e.Configuration()
+		if cfg == nil {
+			return nil, netstack.ErrNoConfiguration
+		}
+		return cfg, nil
+	}))
 	mux.HandleFunc("GET /v1/flows", answer(func(r *http.Request) (any, error) {
 		limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
 		if err != nil || limit <= 0 {

@@ -1,8 +1,10 @@
 package appliance
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,7 +15,9 @@ import (
 // The files of an appliance, below its data directory:
 //
 //	edge/root.key      the key that a standalone site made and signs with
-//	edge/root.pub      the root it trusts; joining a dashboard replaces it
+//	edge/root.pub      its public half, by which the site's own revisions are verified
+//	edge/joined.pub    the root of the fabric that the site has joined, if it has
+//	edge/left.pub      of the one that it has left: what it signed before is still run
 //	edge/identity      fabric and site, so that the edge needs no YAML
 //	edge/revision-a,b  the two newest good revisions
 //	run/               sockets and pids
@@ -23,6 +27,90 @@ func edgeDir(dataDir string) string { return filepath.Join(dataDir, "edge") }
 func rootKeyFile(dataDir string) string { return filepath.Join(edgeDir(dataDir), "root.key") }
 
 func rootPublicFile(dataDir string) string { return filepath.Join(edgeDir(dataDir), "root.pub") }
+
+func joinedFile(dataDir string) string { return filepath.Join(edgeDir(dataDir), "joined.pub") }
+
+func leftFile(dataDir string) string { return filepath.Join(edgeDir(dataDir), "left.pub") }
+
+// trustedRoots are the site's own root, and that of the fabric it has joined.
+func trustedRoots(dataDir string) ([]ed25519.PublicKey, error) {
+	own, err := configs.LoadRootPublic(rootPublicFile(dataDir))
+	if err != nil {
+		return nil, err
+	}
+	joined, err := configs.LoadRootPublic(joinedFile(dataDir))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []ed25519.PublicKey{own}, nil
+	case err != nil:
+		return nil, err
+	}
+	return []ed25519.PublicKey{own, joined}, nil
+}
+
+// readableRoots are those that a kept revision may be signed by.
+func readableRoots(dataDir string) ([]ed25519.PublicKey, error) {
+	roots, err := trustedRoots(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	left, err := configs.LoadRootPublic(leftFile(dataDir))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return roots, nil
+	case err != nil:
+		return nil, err
+	}
+	return append(roots, left), nil
+}
+
+// ErrJoined is for a site that trusts another root already.
+var ErrJoined = errors.New("site has joined another fabric")
+
+// Join makes the appliance of a data directory accept revisions of controllers
+// that root certifies, from the next one on. Its own configuration stays until
+// then. It changes nothing if the site has joined root already.
+func Join(dataDir string, root ed25519.PublicKey) error {
+	old, err := configs.LoadRootPublic(joinedFile(dataDir))
+	switch {
+	case err == nil && old.Equal(root):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%w, by the root %s: patronus leave first", ErrJoined, configs.Fingerprint(old))
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if _, err := os.Stat(rootPublicFile(dataDir)); err != nil {
+		return fmt.Errorf("is there an appliance in %s? %w", dataDir, err)
+	}
+	return configs.WriteRootPublic(joinedFile(dataDir), root)
+}
+
+// Leave undoes [Join]: the configuration stays, and nobody but the site itself
+// changes it any more.
+func Leave(dataDir string) error {
+	err := os.Rename(joinedFile(dataDir), leftFile(dataDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("leave: %w", err)
+	}
+	return nil
+}
+
+// Roots are the public keys of a data directory: the appliance's own root, and
+// the one that it joined, nil if none.
+func Roots(dataDir string) (own, joined ed25519.PublicKey, err error) {
+	roots, err := trustedRoots(dataDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(roots) > 1 {
+		joined = roots[1]
+	}
+	return roots[0], joined, nil
+}
 
 // openRevisions opens the revisions of the site that cfg is for, and the key
 // that signs them. A standalone site is a fabric of one: at its first start it
@@ -37,14 +125,14 @@ func openRevisions(cfg *configs.Config, dataDir string) (*configs.Store, *config
 			return nil, nil, err
 		}
 	}
-	root, err := configs.LoadRootPublic(rootPublicFile(dataDir))
+	roots, err := readableRoots(dataDir)
 	if err != nil {
 		return nil, nil, err
 	}
-	if !root.Equal(key.Public()) {
-		return nil, nil, errors.New("this site trusts another root than its own: it is configured by its dashboard, not by a file")
+	if !roots[0].Equal(key.Public()) {
+		return nil, nil, fmt.Errorf("%s is not of the key in %s", rootPublicFile(dataDir), rootKeyFile(dataDir))
 	}
-	store, damage, err := configs.OpenStore(edgeDir(dataDir), cfg.Fabric, cfg.Site, root)
+	store, damage, err := configs.OpenStore(edgeDir(dataDir), cfg.Fabric, cfg.Site, roots...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,7 +169,21 @@ func installConfig(file, dataDir string) (*configs.Revision, error) {
 	if err := writeIdentity(dataDir, cfg); err != nil {
 		return nil, err
 	}
+	if managed, err := managedBy(store, dataDir); err != nil || managed != nil {
+		// Its dashboard configures the site, whatever its file says.
+		return managed, err
+	}
 	return store.Issue(cfg, key, time.Now())
+}
+
+// managedBy is the revision that a dashboard of the joined fabric has sent, nil
+// if the site's file counts.
+func managedBy(store *configs.Store, dataDir string) (*configs.Revision, error) {
+	_, joined, err := Roots(dataDir)
+	if rev := store.Current(); err == nil && joined != nil && rev != nil && rev.Controller != nil {
+		return rev, nil
+	}
+	return nil, err
 }
 
 // nextRevision signs a configuration file as the revision after the newest on
@@ -98,6 +200,11 @@ func nextRevision(file, dataDir string) (signed []byte, number uint64, err error
 	current := store.Current()
 	if current == nil {
 		return nil, 0, errors.New("there is no revision yet")
+	}
+	if managed, err := managedBy(store, dataDir); err != nil {
+		return nil, 0, err
+	} else if managed != nil {
+		return nil, 0, fmt.Errorf("this site is configured by the dashboard at %s: change it there", current.Controller.Site)
 	}
 	rev, err := configs.NewRevision(cfg, current.Epoch, current.Number+1, time.Now(), current.Hash())
 	if err != nil {

@@ -63,7 +63,7 @@ func NewRemote(edge *EdgeClient, o RemoteOptions) *Remote {
 func (r *Remote) Run(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	for _, pattern := range []string{
-		"GET /v1/status", "GET /v1/flows", "POST /v1/flows/{key}/reevaluate", "POST /v1/paths/{id}/test",
+		"GET /v1/status", "GET /v1/configuration", "GET /v1/flows", "POST /v1/flows/{key}/reevaluate", "POST /v1/paths/{id}/test",
 		"POST /v1/explain", "POST /v1/capture",
 	} {
 		mux.Handle(pattern, r.guard(r.o.MayAsk))

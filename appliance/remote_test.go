@@ -57,6 +57,7 @@ func TestRemoteMatrix(t *testing.T) {
 	const ask, apply, none = "holder standby", "holder", ""
 	for _, tc := range []struct{ method, path, may string }{
 		{"GET", "/v1/status", ask},
+		{"GET", "/v1/configuration", ask},
 		{"GET", "/v1/flows?limit=3", ask},
 		{"POST", "/v1/flows/tcp%2F10.1.0.5%2F1/reevaluate", ask},
 		{"POST", "/v1/paths/hq.wan0~east.wan0/test", ask},

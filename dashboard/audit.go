@@ -116,6 +116,7 @@ func (s *Server) listAudit(r *request) error {
 	if filter.Newest, err = r.flag("newest"); err != nil {
 		return err
 	}
+	defer s.meter.query("list_audit")()
 	records, err := s.o.Ledger.Audits(filter, after, limit)
 	if err != nil {
 		return err
@@ -144,6 +145,7 @@ func auditEntry(a ledger.AuditRecord) AuditEntry {
 }
 
 func (s *Server) verifyAudit(r *request) error {
+	defer s.meter.query("verify_audit")()
 	n, err := s.o.Ledger.VerifyAudit()
 	v := AuditVerdict{Intact: err == nil, Records: n}
 	if err != nil {

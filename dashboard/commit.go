@@ -40,6 +40,7 @@ func (s *Server) change(r *request, ch control.Change) (Accepted, error) {
 		return Accepted{}, err
 	}
 	ch.DryRun = dry
+	defer s.meter.query("commit")()
 	rev, err := s.o.Plane.Commit(r.UserContext(), r.actor, ch)
 	a := Accepted{Revision: rev.Number, ID: ch.ID, DryRun: dry}
 	switch {

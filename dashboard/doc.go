@@ -9,7 +9,7 @@
 //
 //	request -> guard (host, path, framing) -> route (the one table) -> who? -> rate -> may? -> handler -> answer or Problem
 //
-// A Server is safe for concurrent use. Handlers start no goroutines; what they
-// read is immutable (a view is built once per change, and lists are encoded
+// A Server is safe for concurrent use. Handlers start no goroutines, but a live
+// stream has one that reads, and ends with it. What handlers read is immutable (a view is built once per change, and lists are encoded
 // once per view).
 package dashboard

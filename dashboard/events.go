@@ -58,6 +58,7 @@ func (s *Server) listEvents(r *request) error {
 	if q.Limit, err = r.number("limit", defaultStored, 1, maxStored); err != nil {
 		return err
 	}
+	defer s.meter.query("list_events")()
 	events, next, err := s.o.Events.Events(r.UserContext(), q)
 	if err != nil {
 		return err

@@ -122,6 +122,7 @@ func (s *Server) listFlows(r *request) error {
 	default:
 		return invalid("format", "is neither json nor csv")
 	}
+	defer s.meter.query("list_flows")()
 	flows, next, err := s.o.History.Flows(r.UserContext(), q)
 	if err != nil {
 		return err
@@ -148,6 +149,7 @@ func (s *Server) flowsCSV(r *request, q FlowQuery) error {
 	if err := row("flow_key", "site", "src", "src_port", "dst", "port", "protocol", "status", "class", "path_id", "policy", "packets", "bytes", "created_at", "seen_at"); err != nil {
 		return err
 	}
+	defer s.meter.query("export_flows")()
 	q.Limit = maxStored
 	n := 0
 	for n < maxCSV {
@@ -209,6 +211,7 @@ func (s *Server) flowOf(r *request) (Flow, error) {
 			return Flow{}, err
 		}
 	}
+	defer s.meter.query("show_flow")()
 	f, err := s.o.History.Flow(r.UserContext(), site, key, r.at)
 	if err != nil {
 		return Flow{}, err

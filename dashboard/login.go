@@ -70,6 +70,14 @@ func authRoutes() []Route {
 			Doc: "Sign in.", Body: LoginBody{}, Answer: Login{}, handle: (*Server).login,
 		},
 		{
+			Method: http.MethodGet, Path: "/api/v1/auth/oidc/login", Name: "oidcLogin", Access: public(), Status: 302,
+			Doc: "Send the browser to the identity provider.", handle: (*Server).oidcLogin,
+		},
+		{
+			Method: http.MethodGet, Path: "/api/v1/auth/oidc/callback", Name: "oidcCallback", Access: public(), Status: 303,
+			Doc: "End a login at the identity provider, with a session.", Query: []Param{{"state", "string", "of the login"}, {"code", "string", "of the provider"}}, handle: (*Server).oidcCallback,
+		},
+		{
 			Method: http.MethodPost, Path: "/api/v1/auth/refresh", Name: "refresh", Access: public(), Status: 200,
 			Doc: "Exchange a refresh token, which is good once, for new tokens.", Body: RefreshBody{}, Answer: Login{}, handle: (*Server).refresh,
 		},
@@ -149,6 +157,39 @@ func loginOf(g *auth.Grant) Login {
 		l.ExpiresAt = g.Until
 	}
 	return l
+}
+
+// oidcCookie is for a login that comes back from another site's page, and for
+// that alone.
+const oidcCookie = "__Host-patronus-oidc"
+
+func (s *Server) oidcLogin(r *request) error {
+	if s.o.OIDC == nil {
+		return ErrUnavailable
+	}
+	address, cookie, err := s.o.OIDC.Begin()
+	if err != nil {
+		return err
+	}
+	c := sessionCookie(cookie, r.now.Add(10*time.Minute))
+	c.Name, c.SameSite = oidcCookie, fiber.CookieSameSiteLaxMode
+	r.Cookie(c)
+	return r.Redirect(address, http.StatusFound)
+}
+
+func (s *Server) oidcCallback(r *request) error {
+	if s.o.OIDC == nil {
+		return ErrUnavailable
+	}
+	g, err := s.o.OIDC.Finish(r.UserContext(), r.Query("state"), r.Query("code"), r.Cookies(oidcCookie), client(r.Ctx))
+	if err != nil {
+		return err
+	}
+	gone := sessionCookie("", time.Unix(0, 0))
+	gone.Name = oidcCookie
+	r.Cookie(gone)
+	r.Cookie(sessionCookie(g.Cookie, g.Until))
+	return r.Redirect("/", http.StatusSeeOther)
 }
 
 func (s *Server) refresh(r *request) error {

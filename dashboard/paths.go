@@ -203,6 +203,7 @@ func (s *Server) points(r *request, q PointQuery, names []string) error {
 	if err != nil {
 		return err
 	}
+	defer s.meter.query("points")()
 	q.From, q.To, q.Step = from, to, step
 	out := TimeSeries{From: from, To: to, Step: step.Seconds(), Metrics: []MetricSeries{}}
 	n := 0

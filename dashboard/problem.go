@@ -123,7 +123,7 @@ func problemOf(err error) (p *Problem, known bool) {
 	}
 	var text *manifest.Problems
 	if errors.As(err, &text) {
-		p := problem(http.StatusUnprocessableEntity, "invalid", "the policy is not valid")
+		p := problem(http.StatusUnprocessableEntity, "invalid", "the text is not valid")
 		for _, f := range text.List {
 			p.Errors = append(p.Errors, FieldProblem{Field: f.Path, Detail: f.Why, Line: f.Line, Column: f.Column})
 		}
@@ -136,7 +136,11 @@ func problemOf(err error) (p *Problem, known bool) {
 	}
 	var f *fiber.Error
 	if errors.As(err, &f) {
-		return problem(f.Code, strings.ReplaceAll(strings.ToLower(http.StatusText(f.Code)), " ", "-"), ""), true
+		detail := ""
+		if f.Code == http.StatusNotFound {
+			detail = "there is nothing at this path"
+		}
+		return problem(f.Code, strings.ReplaceAll(strings.ToLower(http.StatusText(f.Code)), " ", "-"), detail), true
 	}
 	return problem(http.StatusInternalServerError, "internal", "the error is in the log under this request's id"), false
 }

@@ -33,7 +33,7 @@ type request struct {
 	actor auth.Actor
 	route *Route
 	now   time.Time
-	// at is the past that is asked about, zero for now.
+	// at is the past that is asked about, zero for the present.
 	at time.Time
 }
 
@@ -121,8 +121,10 @@ func undecodable(text []byte, err error) error {
 	var syntax *json.SyntaxError
 	var typ *json.UnmarshalTypeError
 	switch {
+	case errors.As(err, &typ) && typ.Field == "":
+		return problem(http.StatusBadRequest, "body", "the body is of the kind "+typ.Value+", which does not fit")
 	case errors.As(err, &typ):
-		return invalid(typ.Field, "is a "+typ.Value+", which does not fit")
+		return invalid(typ.Field, "is of the kind "+typ.Value+", which does not fit")
 	case errors.As(err, &syntax):
 		line := 1 + bytes.Count(text[:min(int(syntax.Offset), len(text))], []byte("\n"))
 		p := problem(http.StatusBadRequest, "body", "the body is not JSON: "+syntax.Error())

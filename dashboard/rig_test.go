@@ -265,6 +265,7 @@ type rig struct {
 	clock     *clock
 	client    *http.Client
 	base      string
+	dir       string            // the ledger's
 	tokens    map[string]string // bearer tokens by user
 	log       *bytes.Buffer
 }
@@ -277,7 +278,8 @@ func newRig(t testing.TB, sites int, options ...rigOption) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: &clock{at: time.Now().UTC().Truncate(time.Second)}, tokens: map[string]string{}, log: &bytes.Buffer{}}
 	var err error
-	if r.ledger, err = ledger.Open(t.TempDir()); err != nil {
+	r.dir = t.TempDir()
+	if r.ledger, err = ledger.Open(r.dir); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.ledger.Close() })

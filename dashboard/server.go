@@ -35,6 +35,8 @@ type Options struct {
 	Events    Events
 	Nodes     Nodes
 	Captures  Captures
+	// OIDC signs people in by an identity provider; nil for none.
+	OIDC *auth.OIDC
 	// Hub is where live streams come from; default one of its own, see
 	// [Server.Hub].
 	Hub *live.Hub
@@ -172,9 +174,6 @@ func (s *Server) build() {
 	if s.o.Pages != nil {
 		s.app.Get("/*", s.page)
 	}
-	s.app.Use(func(c *fiber.Ctx) error {
-		return problem(http.StatusNotFound, "not-found", "there is nothing at this path")
-	})
 }
 
 // Hub is where live streams come from: publish to it.

@@ -73,6 +73,7 @@ func siteFields() fields[Site] {
 }
 
 func (s *Server) listSites(r *request) error {
+	defer s.meter.query("list_sites")()
 	v, err := s.seen(r)
 	if err != nil {
 		return err

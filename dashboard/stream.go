@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -111,6 +112,9 @@ type stream struct {
 	batch   bool
 	from    uint64
 	sub     *live.Subscription
+
+	deadline sync.Mutex // held while the reader's deadline is set
+	stopped  bool
 }
 
 func (t *stream) kind() string {
@@ -146,9 +150,28 @@ func (s *Server) runStream(t *stream) {
 	code, why := t.write(asked, over)
 	close(stop)
 	// The other side may be gone; then there is nobody to tell.
-	_ = t.conn.WriteControl(ws.CloseMessage, ws.FormatCloseMessage(code, why), s.now().Add(time.Second))
-	_ = t.conn.Close()
-	reading.Wait()
+	_ = t.conn.WriteControl(ws.CloseMessage, ws.FormatCloseMessage(code, why), time.Now().Add(time.Second))
+	t.stopReading()
+	reading.Wait() // the connection closes when this returns, not before
+}
+
+// stopReading wakes the reader for good. Closing would not: the server closes
+// a connection that was taken over only when its handler has returned.
+func (t *stream) stopReading() {
+	t.deadline.Lock()
+	defer t.deadline.Unlock()
+	t.stopped = true
+	_ = t.conn.SetReadDeadline(time.Unix(1, 0)) // fails on a dead connection, which wakes too
+}
+
+// alive gives the other side until the next pong.
+func (t *stream) alive(string) error {
+	t.deadline.Lock()
+	defer t.deadline.Unlock()
+	if t.stopped {
+		return net.ErrClosed
+	}
+	return t.conn.SetReadDeadline(time.Now().Add(pongWait))
 }
 
 // errTooMuch ends a stream whose client sends too many messages.
@@ -158,9 +181,8 @@ var errTooMuch = errors.New("too many messages")
 func (t *stream) read(asked chan<- subscribeMessage, stop <-chan struct{}) error {
 	t.conn.SetReadLimit(maxClientMessage)
 	limit := rate.NewLimiter(rate.Limit(t.server.o.MessagesPerSecond), t.server.o.MessagesPerSecond)
-	alive := func(string) error { return t.conn.SetReadDeadline(time.Now().Add(pongWait)) }
-	t.conn.SetPongHandler(alive)
-	if err := alive(""); err != nil {
+	t.conn.SetPongHandler(t.alive)
+	if err := t.alive(""); err != nil {
 		return err
 	}
 	for {

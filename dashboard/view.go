@@ -15,9 +15,11 @@ import (
 
 const (
 	// viewEvery bounds how often what sites say makes a new view, viewFor how
-	// long one is shown when they say nothing: being silent is news too.
-	viewEvery = 250 * time.Millisecond
+	// long one is shown when they say nothing: being silent is news too. While
+	// one request makes a new view the others get the old one, up to viewMost.
+	viewEvery = 500 * time.Millisecond
 	viewFor   = 2 * time.Second
+	viewMost  = 10 * time.Second
 	// blockedFor is how long the counts of the last hour's blocks are shown.
 	blockedFor = 10 * time.Second
 )
@@ -48,32 +50,37 @@ type ruled struct {
 
 // views makes views and keeps the newest.
 type views struct {
+	making sync.Mutex // held while a view is made; taken before mu
+
 	mu       sync.Mutex
 	newest   *view
 	seen     [2]uint64 // revision and states of newest
-	ruled    *ruled
+	ruled    *ruled    // guarded by making
 	blocked  map[string]uint64
 	blockedT time.Time
 }
 
 // view is the fabric now: what was committed is in it at once, what sites say
-// within a quarter of a second.
+// within half a second.
 func (s *Server) view(ctx context.Context) (*view, error) {
 	v := &s.views
 	committed := s.o.Plane.Current()
 	states, version := s.o.States.States()
 	now := s.now()
 	blocked := s.blockedFlows(ctx, now)
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	want := [2]uint64{committed.Revision.Number, version}
-	if n := v.newest; n != nil {
-		age := now.Sub(n.at)
-		same := want == v.seen
-		asked := want[0] == v.seen[0]
-		if age >= 0 && (same && age < viewFor || asked && age < viewEvery) {
+	if n := v.current(want, now, false); n != nil {
+		return n, nil
+	}
+	if !v.making.TryLock() {
+		if n := v.current(want, now, true); n != nil {
 			return n, nil
 		}
+		v.making.Lock()
+	}
+	defer v.making.Unlock()
+	if n := v.current(want, now, false); n != nil {
+		return n, nil // made while this one waited
 	}
 	if v.ruled == nil || v.ruled.revision != committed.Revision.Number {
 		r, err := ruledOf(committed.Config, committed.Revision.Number)
@@ -82,9 +89,36 @@ func (s *Server) view(ctx context.Context) (*view, error) {
 		}
 		v.ruled = r
 	}
-	v.newest = newView(committed, states, v.ruled, blocked, now)
-	v.seen = want
-	return v.newest, nil
+	next := newView(committed, states, v.ruled, blocked, now)
+	v.mu.Lock()
+	old := v.newest
+	v.mu.Unlock()
+	if old != nil && old.revision.Number == next.revision.Number {
+		// Others have the old one meanwhile: what this one is likely to be asked
+		// for is ready when they get it.
+		next.sites.whole()
+		next.paths.texts()
+	}
+	v.mu.Lock()
+	v.newest, v.seen = next, want
+	v.mu.Unlock()
+	return next, nil
+}
+
+// current is the newest view if it may be shown: what was committed is always
+// in it. busy says that a newer one is being made.
+func (v *views) current(want [2]uint64, now time.Time, busy bool) *view {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := v.newest
+	if n == nil || want[0] != v.seen[0] {
+		return nil
+	}
+	age := now.Sub(n.at)
+	if age >= 0 && (age < viewEvery || want == v.seen && age < viewFor || busy && age < viewMost) {
+		return n
+	}
+	return nil
 }
 
 // past is the fabric as it was.
@@ -96,6 +130,7 @@ func (s *Server) past(ctx context.Context, at time.Time) (*view, error) {
 	if s.o.History == nil {
 		return nil, fmt.Errorf("nothing is recorded: %w", ErrUnavailable)
 	}
+	defer s.meter.query("states_at")()
 	states, err := s.o.History.StatesAt(ctx, at)
 	if err != nil {
 		return nil, err
@@ -131,6 +166,7 @@ func (s *Server) blockedFlows(ctx context.Context, now time.Time) map[string]uin
 	if fresh {
 		return before
 	}
+	defer s.meter.query("blocked_flows")()
 	counts, err := s.o.History.Blocked(ctx, now.Add(-time.Hour))
 	if err != nil {
 		s.log.Warn("blocked flows cannot be counted", "err", err)

@@ -43,6 +43,9 @@ type commands struct {
 	Policy  policyCmd  `cmd:"" help:"Check policies, and try them without a network."`
 	Reload  reloadCmd  `cmd:"" help:"Make the running appliance read its configuration again."`
 	Keygen  keygenCmd  `cmd:"" help:"Make a WireGuard key for an uplink."`
+	Root    rootCmd    `cmd:"" help:"Print the root keys that this appliance trusts."`
+	Join    joinCmd    `cmd:"" help:"Let a dashboard configure this site."`
+	Leave   leaveCmd   `cmd:"" help:"Let no dashboard configure this site any more."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Edge edgeCmd `cmd:"" hidden:"" help:"The child that owns packets and keys."`

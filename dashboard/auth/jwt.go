@@ -3,8 +3,10 @@ package auth
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -31,7 +33,19 @@ type signer struct {
 	id     string
 	parser *jwt.Parser
 	now    func() time.Time
+
+	mu   sync.Mutex
+	seen map[[sha256.Size]byte]verified // tokens whose signature was found good
 }
+
+// verified is what a good token says, until it expires.
+type verified struct {
+	user, session string
+	until         time.Time
+}
+
+// maxSeen bounds the tokens that are remembered.
+const maxSeen = 4096
 
 func newSigner(now func() time.Time) (*signer, error) {
 	public, key, err := ed25519.GenerateKey(rand.Reader)
@@ -39,7 +53,7 @@ func newSigner(now func() time.Time) (*signer, error) {
 		return nil, fmt.Errorf("make a signing key: %w", err)
 	}
 	return &signer{
-		key: key, id: hex.EncodeToString(public[:8]), now: now,
+		key: key, id: hex.EncodeToString(public[:8]), now: now, seen: map[[sha256.Size]byte]verified{},
 		parser: jwt.NewParser(
 			jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 			jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
@@ -63,8 +77,20 @@ func (s *signer) issue(user, session string, until time.Time) (string, error) {
 	return text, nil
 }
 
-// verify is the only way from a token to its session.
+// verify is the only way from a token to its session. A signature is checked
+// once: that is most of what a small request costs. Whether the session is
+// still alive is for the caller to ask each time.
 func (s *signer) verify(token string) (user, session string, err error) {
+	sum := sha256.Sum256([]byte(token))
+	s.mu.Lock()
+	v, ok := s.seen[sum]
+	s.mu.Unlock()
+	if ok {
+		if !s.now().Before(v.until) {
+			return "", "", ErrCredentials
+		}
+		return v.user, v.session, nil
+	}
 	var c claims
 	t, err := s.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
 		if t.Header["kid"] != s.id || t.Header["typ"] != tokenType {
@@ -75,5 +101,11 @@ func (s *signer) verify(token string) (user, session string, err error) {
 	if err != nil || !t.Valid || c.Subject == "" || c.Session == "" {
 		return "", "", ErrCredentials
 	}
+	s.mu.Lock()
+	if len(s.seen) >= maxSeen {
+		clear(s.seen)
+	}
+	s.seen[sum] = verified{c.Subject, c.Session, c.ExpiresAt.Time}
+	s.mu.Unlock()
 	return c.Subject, c.Session, nil
 }

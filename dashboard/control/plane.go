@@ -296,16 +296,23 @@ func shown(v any) (json.RawMessage, error) {
 }
 
 // Input is what the policies of a configuration are judged over. All bad
-// policies are named, each with line and column in its own text.
+// policies are named, each with line and column in its own text; a name is
+// taken once.
 func Input(c *configs.Config) (policy.Input, error) {
 	in := policy.Input{Namespaces: c.Namespaces, Endpoints: c.Hosts}
 	var bad []error
+	seen := make(map[string]int, len(c.Policies))
 	for i := range c.Policies {
 		pol, err := policy.FromConfig(c.Policies[i], fmt.Sprintf("policies[%d]", i))
 		if err != nil {
 			bad = append(bad, err)
 			continue
 		}
+		if first, twice := seen[pol.ID()]; twice {
+			bad = append(bad, &configs.FieldError{Path: fmt.Sprintf("policies[%d].spec", i), Value: pol.ID(), Why: fmt.Sprintf("is the name of policies[%d] already", first)})
+			continue
+		}
+		seen[pol.ID()] = i
 		in.Policies = append(in.Policies, pol)
 	}
 	return in, errors.Join(bad...)
