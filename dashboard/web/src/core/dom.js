@@ -67,10 +67,20 @@ function append(el, children) {
   }
 }
 
-/** An icon by its name; it is decoration, so name what it stands for beside it. */
+/**
+ * An icon by its name; it is decoration, so name what it stands for beside it.
+ * Its shapes are made once it is in the page: most icons of a redraw are only
+ * compared with those that are there.
+ */
 export function icon(name, cls = '') {
-  return h('svg', { class: 'icon ' + cls, 'aria-hidden': 'true', viewBox: '0 0 24 24' },
-    (shapes[name] ?? []).map(([tag, attributes]) => h(tag, attributes)));
+  const el = h('svg', { class: 'icon ' + cls, 'aria-hidden': 'true', viewBox: '0 0 24 24' });
+  el.icon_ = name;
+  queueMicrotask(() => { if (el.isConnected && !el.firstChild) drawIcon(el); });
+  return el;
+}
+
+function drawIcon(el) {
+  el.replaceChildren(...(shapes[el.icon_] ?? []).map(([tag, attributes]) => h(tag, attributes)));
 }
 
 /**
@@ -123,6 +133,12 @@ function morph(old, next) {
   for (const type of Object.keys(old.handlers_ ?? {})) if (!next.handlers_?.[type]) old.handlers_[type] = null;
   for (const [k, v] of Object.entries(next.properties_ ?? {})) {
     if (old[k] !== v && !(k === 'value' && old === document.activeElement)) old[k] = v;
+  }
+  if (next.icon_) {
+    if (old.icon_ === next.icon_ && old.firstChild) return;
+    old.icon_ = next.icon_;
+    drawIcon(old);
+    return;
   }
   // A custom element fills itself, and so does whoever made something hollow.
   if (!next.hollow_ && !old.nodeName.includes('-')) morphChildren(old, next);

@@ -3,6 +3,7 @@
 // once per message.
 import { all, api, Problem } from './api.js';
 import { onPreference, preferences } from './preferences.js';
+import { MetricStream } from './metricstream.js';
 import { Stream } from './stream.js';
 
 const keepEvents = 200;
@@ -27,6 +28,8 @@ class Fleet extends EventTarget {
   #dirty = false;
   #held = []; // events that came while paused
   #reload = 0;
+  #asking = 0;
+  #unsure = new Set(); // sites whose state may have changed
   #loading = null;
   #users = 0;
 
@@ -84,7 +87,7 @@ class Fleet extends EventTarget {
 
   #start() {
     if (this.#metrics) return;
-    this.#metrics = new Stream('/ws/metrics', (m) => this.#measured(m), () => this.#link());
+    this.#metrics = new MetricStream('/ws/metrics', (...row) => this.#measure(...row), () => this.#link());
     this.#happened = new Stream('/ws/events', (m) => this.#event(m), () => this.#link(), true);
     this.#metrics.onopen = this.#happened.onopen = (again) => { if (again) this.reloadSoon(0); };
     this.#pace();
@@ -178,17 +181,15 @@ class Fleet extends EventTarget {
     }, after);
   }
 
-  #measured(m) {
-    if (m.type === 'path_metric') this.#measure(m);
-  }
-
-  #measure(m) {
-    const p = this.paths.get(m.path_id);
+  #measure(id, at, state, read) {
+    const p = this.paths.get(id);
     if (!p) return this.reloadSoon(5000);
-    p.metrics = m.metrics;
-    p.observed_at = m.timestamp;
-    if (m.status && m.status !== p.status) this.#move(p, m.status, '', m.timestamp);
+    p.metrics ??= {};
+    read(p.metrics);
+    p.observedMs = at;
+    if (state && state !== p.status) this.#move(p, state, '', new Date(at).toISOString());
     this.#dirty = true;
+    return undefined;
   }
 
   #move(p, state, reason, at) {
@@ -203,7 +204,27 @@ class Fleet extends EventTarget {
       s.paths = counts;
     }
     this.#dirty = true;
-    this.reloadSoon(2000); // the server knows what it means for the site
+    this.#askSite(p.source.id);
+  }
+
+  /** The server knows what a path's state means for its site: it is asked for the few that changed. */
+  #askSite(id) {
+    this.#unsure.add(id);
+    if (this.#asking) return;
+    this.#asking = setTimeout(async () => {
+      const ids = [...this.#unsure];
+      this.#unsure.clear();
+      this.#asking = 0;
+      if (!this.#metrics || this.paused) return;
+      try {
+        const sites = ids.length > 3 ? await all('/api/v1/sites') : await Promise.all(ids.map((s) => api('/api/v1/sites/' + s)));
+        for (const s of sites) if (this.sites.has(s.id)) this.sites.set(s.id, s);
+        this.moved++;
+        this.#dirty = true;
+      } catch (err) {
+        if (!(err instanceof Problem)) throw err;
+      }
+    }, 5000);
   }
 
   #event(m) {

@@ -153,9 +153,11 @@ export class Table extends HTMLElement {
 }
 customElements.define('p-table', Table);
 
+const order = new Intl.Collator('en', { numeric: true });
+
 function compare(a, b) {
   if (a == null || b == null) return a == null ? (b == null ? 0 : 1) : -1;
-  return typeof a === 'number' && typeof b === 'number' ? a - b : String(a).localeCompare(String(b), 'en', { numeric: true });
+  return typeof a === 'number' && typeof b === 'number' ? a - b : order.compare(String(a), String(b));
 }
 
 /** One cell. A text that a spreadsheet would take for a formula is marked as text. */

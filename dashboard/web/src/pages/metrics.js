@@ -81,7 +81,7 @@ export default class Metrics extends Page {
     for (const metric of shown) {
       for (const s of this.data[metric] ?? []) {
         const p = fleet.paths.get(s.path);
-        const x = Date.parse(p?.observed_at);
+        const x = p?.observedMs;
         if (p && x > (s.points.at(-1)?.x ?? 0) + 500) s.points.push({ x, y: p.metrics[metric], min: null, max: null });
         while (s.points.length && s.points[0].x < r.from - 60e3) s.points.shift();
       }

@@ -1,24 +1,12 @@
 // Where nodes stand: at once in a ring around the hubs, then where the layout
 // puts them. Those that stood somewhere stay: a new site moves no old one.
 import { preferences } from '../core/preferences.js';
+import { startWorker } from '../core/worker.js';
 import { radius } from './scene.js';
 
 const stood = new Map(); // id -> [x, y], for as long as the page lives
 let worker = null;
 let turn = 0;
-
-// Trusted Types want a policy for a worker's address: only our own files pass.
-const policy = globalThis.trustedTypes?.createPolicy('patronus', {
-  createScriptURL(url) {
-    if (new URL(url, location.href).origin !== location.origin) throw new TypeError('not a script of ours');
-    return url;
-  },
-});
-
-function makeWorker() {
-  const url = new URL('./layout.worker.js', import.meta.url).href;
-  return new Worker(policy ? policy.createScriptURL(url) : url, { type: 'module' });
-}
 
 /** Gives every node of a scene a place; moved() is called when places change. */
 export function place(scene, moved) {
@@ -43,7 +31,7 @@ export function place(scene, moved) {
   });
   if (!fresh.length) return;
   const now = ++turn;
-  worker ??= makeWorker();
+  worker ??= startWorker(new URL('./layout.worker.js', import.meta.url).href);
   const index = new Map(scene.nodes.map((n, i) => [n, i]));
   const isFresh = new Set(fresh);
   worker.onmessage = ({ data }) => {
