@@ -11,11 +11,7 @@ import (
 // API nor a file is a page, which the interface shows itself.
 func (s *Server) page(c *fiber.Ctx) error {
 	path := c.Path()
-<<<<<<< HEAD
-	if top, _, _ := strings.Cut(strings.TrimPrefix(strings.ToLower(path), "/"), "/"); top == "api" || top == "ws" {
-=======
 	if top, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(path, "/")), "/"); top == "api" || top == "ws" {
->>>>>>> refs/heads/web
 		return problem(http.StatusNotFound, "not-found", "there is nothing at this path")
 	}
 	a := s.o.Pages.Answer(path, c.Get(fiber.HeaderAcceptEncoding))
