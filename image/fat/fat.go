@@ -53,7 +53,7 @@ func Write(w io.WriterAt, offset, size int64, label string, at time.Time, files 
 	if err != nil {
 		return err
 	}
-	b.alloc(1) // the root directory is cluster 2, and grows at the end
+	b.alloc(b.clusters(directorySize(root))) // the root directory begins at cluster 2
 	if err := b.directory(root, 2, 0, label); err != nil {
 		return err
 	}
@@ -114,6 +114,12 @@ func (b *builder) alloc(n int) uint32 {
 	return start
 }
 
+// directorySize is what a directory takes at most, bytes: each name a long one.
+func directorySize(n *node) int { return (2 + len(n.sub)*(1+20)) * 32 }
+
+// clusters is how many hold size bytes.
+func (b *builder) clusters(size int) int { return (size + b.clusterSize() - 1) / b.clusterSize() }
+
 func (b *builder) clusterSize() int { return int(b.perCluster) * sector }
 
 func (b *builder) put(cluster uint32, data []byte) error {
@@ -139,10 +145,10 @@ func (b *builder) directory(n *node, own, parent uint32, label string) error {
 		first := uint32(0)
 		size := len(s.data)
 		if s.dir {
-			size = (2 + len(s.sub)*(1+20)) * 32 // at most: each with a long name
+			size = directorySize(s)
 		}
 		if size > 0 {
-			first = b.alloc((size + b.clusterSize() - 1) / b.clusterSize())
+			first = b.alloc(b.clusters(size))
 		}
 		if long {
 			rows = append(rows, longRows(s.name, short)...)
@@ -164,9 +170,6 @@ func (b *builder) directory(n *node, own, parent uint32, label string) error {
 		if err := b.directory(s, first, up, ""); err != nil {
 			return err
 		}
-	}
-	if label != "" && len(rows) > b.clusterSize() {
-		return fmt.Errorf("%w: too many files in the root directory", ErrSize)
 	}
 	return b.put(own, rows)
 }
