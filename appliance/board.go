@@ -357,9 +357,8 @@ func Promote(ctx context.Context, c *NodeClient, root *configs.RootKey, promoted
 		return 0, err
 	}
 	now := time.Now().UTC()
-	// The first term is 2: what standalone sites sign for themselves is of term 1.
 	t := configs.Term{
-		Fabric: role.Fabric, Site: role.Site, By: role.Site, Number: max(role.Highest, 1) + 1, Dashboard: promoted, IssuedAt: now,
+		Fabric: role.Fabric, Site: role.Site, By: role.Site, Number: role.Next(), Dashboard: promoted, IssuedAt: now,
 	}
 	signed, err := t.Sign(root)
 	if err != nil {

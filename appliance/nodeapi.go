@@ -72,6 +72,10 @@ type RoleStatus struct {
 	Terms   []configs.Term `json:"terms,omitempty"`
 }
 
+// Next is the term of the next statement. The first one is 2: what standalone
+// sites sign for themselves is of term 1.
+func (r *RoleStatus) Next() uint64 { return max(r.Highest, 1) + 1 }
+
 // Status is a picture of the node.
 func (n *Node) Status() NodeStatus {
 	st := NodeStatus{History: n.history.status(), Dashboard: n.dashboard.status(), TicksDropped: n.dropped.Load()}

@@ -46,7 +46,7 @@ func (c *promoteCmd) Run(ctx context.Context, env *Env) error {
 		if err != nil {
 			return err
 		}
-		plan := promotion{Role: *role, Term: role.Highest + 1, Sites: reach}
+		plan := promotion{Role: *role, Term: role.Next(), Sites: reach}
 		return c.print(env.Stdout, plan, func(t *tabwriter.Writer) { plan.write(t) })
 	}
 	if role.Role != appliance.RoleDashboard {

@@ -85,10 +85,10 @@ func TestPromote(t *testing.T) {
 	for _, s := range f.Sites {
 		until(t, s.Name+" knows", 10*time.Second, func() bool {
 			role, err := s.NodeClient.Role(ctx)
-			return err == nil && role.Holder == "hq" && role.Term == 1
+			return err == nil && role.Holder == "hq" && role.Term == 2
 		})
 	}
-	if err := hq.Node().Roles().Fence(1); err != nil {
+	if err := hq.Node().Roles().Fence(2); err != nil {
 		t.Error(err)
 	}
 
@@ -117,9 +117,9 @@ func TestPromote(t *testing.T) {
 	// What hq's edge saw while its node was dead was kept by the edge.
 	until(t, "hq is fenced", 30*time.Second, func() bool {
 		role, err := hq.NodeClient.Role(ctx)
-		return err == nil && role.Holder == "east" && role.Term == 2 && role.Role == appliance.RoleStandby
+		return err == nil && role.Holder == "east" && role.Term == 3 && role.Role == appliance.RoleStandby
 	})
-	if hq.Node().Roles().Fence(1) == nil || east.Node().Roles().Fence(2) != nil {
+	if hq.Node().Roles().Fence(2) == nil || east.Node().Roles().Fence(3) != nil {
 		t.Error("the old term commits, or the new one does not")
 	}
 	// A standby collects on.
@@ -139,7 +139,7 @@ func TestPromote(t *testing.T) {
 	}
 	until(t, "nobody holds", 20*time.Second, func() bool {
 		role, err := west.NodeClient.Role(ctx)
-		return err == nil && role.Holder == "" && role.Highest == 3
+		return err == nil && role.Holder == "" && role.Highest == 4
 	})
 }
 

@@ -35,7 +35,7 @@ func TestPromote(t *testing.T) {
 		})
 	}
 	plan := sh(t, program(), "promote", "--dry-run", "--data-dir", a.dataDir())
-	if !strings.Contains(plan, "a would become the dashboard, in term 1") {
+	if !strings.Contains(plan, "a would become the dashboard, in term 2") {
 		t.Errorf("the plan: %s", plan)
 	}
 	var report collect.Report
@@ -43,7 +43,7 @@ func TestPromote(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 	eventually(t, 10*time.Second, "b knows", func() error {
-		if r := node(b).Role; r.Holder != "a" || r.Term != 1 {
+		if r := node(b).Role; r.Holder != "a" || r.Term != 2 {
 			return fmt.Errorf("%+v", r)
 		}
 		return nil
@@ -65,7 +65,7 @@ func TestPromote(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	eventually(t, 10*time.Second, "b knows that nobody is", func() error {
-		if r := node(b).Role; r.Holder != "" || r.Highest != 2 {
+		if r := node(b).Role; r.Holder != "" || r.Highest != 3 {
 			return fmt.Errorf("%+v", r)
 		}
 		return nil
