@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"patronus/dashboard/auth"
@@ -44,9 +43,7 @@ func (r *rig) raw(text string) (*http.Response, error) {
 }
 
 func TestS04PathTricks(t *testing.T) {
-	r := newRig(t, 2, func(o *Options) {
-		o.Pages = fstest.MapFS{"index.html": {Data: []byte("<!doctype html>")}, "app.js": {Data: []byte("1")}}
-	})
+	r := newRig(t, 2, withPages)
 	for _, p := range []string{
 		"/api/v1/%75sers", "/api/v1/users%2f", "/api/v1/users%2Fadmin", "/api/v1/users/%2e%2e/users", "/api/v1/users/..%2fusers", "/api/v1/users%252fadmin",
 		"//api/v1/users", "/api//v1/users", "/./api/v1/users", "/api/v1/./users", "/api/v1/../v1/users", "/api/v1/users/..", "/api/v1/users/.", "/API/V1/USERS", "/Api/v1/users", "/api/v1/users/",
