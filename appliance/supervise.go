@@ -64,8 +64,7 @@ func (a *NodeAddresses) flags() []string {
 // closes them.
 type supervisor struct {
 	SuperviseOptions
-	executable string
-	broker     *broker
+	broker *broker
 }
 
 // Supervise installs the configuration, starts both children and keeps them
@@ -87,9 +86,6 @@ func Supervise(ctx context.Context, o SuperviseOptions) error {
 		return err
 	}
 	s.Logger.Info("configuration installed", "rev", rev.Number, "site", rev.Site)
-	if s.executable, err = os.Executable(); err != nil {
-		return fmt.Errorf("find the executable: %w", err)
-	}
 	socket, err := listenUnix(EdgeSocket(s.DataDir), s.nodeID())
 	if err != nil {
 		return err
@@ -150,7 +146,10 @@ func (s *supervisor) runChild(ctx context.Context, role string, equip func(*exec
 	if role == "node" {
 		args = append(args, s.Node.flags()...)
 	}
-	cmd := exec.Command(s.executable, args...)
+	// The node's user may not be able to reach the file by its path; and children
+	// are of the same version as we are, also while the file is being replaced.
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Args[0] = "patronus"
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// A child must not outlive us: nobody would restart or stop it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -21,7 +21,7 @@ for (const name of ['empty', 'three', 'thousand']) {
     before(async () => { w = await world(name); });
     after(async () => { await w.close(); });
 
-    test('every page, light and dark', { timeout: limit(240_000) }, async () => {
+    test('every page', { timeout: limit(240_000) }, async () => {
       const page = await window_(b, w, 'admin');
       await open(page, w, '/help/keys');
       // Axe runs where the policy forbids scripts that are not ours: the debugger
@@ -31,21 +31,21 @@ for (const name of ['empty', 'three', 'thousand']) {
       for (const [p, path] of Object.entries(pages)) {
         await go(page, at(w, path));
         await page.waitForTimeout(250);
-        for (const theme of ['light', 'dark']) {
+        // Structure is checked in light, colours in both where pages are at their fullest.
+        for (const theme of name === 'three' ? ['light', 'dark'] : name === 'empty' ? ['light'] : ['dark']) {
           await page.emulateMedia({ colorScheme: theme, reducedMotion: 'reduce' });
           await page.evaluate(async () => {
             for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
             await Promise.all(document.getAnimations().map((a) => a.finished.catch(() => {})));
           });
-          // Structure is the same in both themes, colours are not.
-          const options = theme === 'light' ? { runOnly: rules } : { runOnly: { type: 'rule', values: ['color-contrast'] } };
+          const options = theme === 'light' || name === 'thousand' ? { runOnly: rules } : { runOnly: { type: 'rule', values: ['color-contrast'] } };
           const { violations } = await page.evaluate((o) => window.axe.run(document, { ...o, resultTypes: ['violations'] }), options);
           for (const v of violations) found.push(`${theme} ${p}: ${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.any[0]?.message ?? n.failureSummary}`).join(' | ')}`);
           await page.screenshot({ path: `${out}${name}-${p}-${theme}.png` });
         }
       }
       const bad = [...new Set(await page.bad())];
-      figure(`axe violations, world ${name}, both themes`, found.length, 0);
+      figure(`axe violations, world ${name}`, found.length, 0);
       figure(`console errors, CSP violations and foreign requests, world ${name}`, bad.length, 0);
       assert.deepEqual([...found, ...bad], []);
       await page.context().close();
@@ -114,6 +114,7 @@ describe('three sites', () => {
       const wanted = await page.evaluate(() => {
         const list = [...document.querySelectorAll('a[href], button:not(:disabled), input:not([hidden]):not(:disabled), select, textarea, [tabindex="0"]')].filter((e) => e.checkVisibility() && e.tabIndex >= 0 && !e.closest('[inert]'));
         list.forEach((e, i) => { e.walk_ = i; });
+        window.walk = list;
         return list.length;
       });
       const met = new Set();
@@ -129,7 +130,9 @@ describe('three sites', () => {
         if (!now.seen) invisible++;
         if (met.size >= wanted) break;
       }
-      assert.ok(met.size >= wanted - 2, `${p}: ${met.size} of ${wanted} controls met by Tab`);
+      // A control that is gone by now, as a row of a table that moved on, cannot be met.
+      const missed = await page.evaluate((have) => window.walk.filter((e, i) => !have.includes(i) && e.isConnected).map((e) => e.getAttribute('aria-label') ?? e.textContent), [...met]);
+      assert.ok(missed.length <= 2, `${p}: ${met.size} of ${wanted} controls met by Tab; missed ${missed.join(', ')}`);
       assert.equal(invisible, 0, `${p}: focus is not visible on ${invisible} controls`);
     }
     await page.context().close();

@@ -6,13 +6,12 @@ import { pathName } from '../core/format.js';
 import { dark, prefer } from '../core/preferences.js';
 import { go, offered } from '../core/router.js';
 import { may } from '../core/session.js';
-import { openHelp } from './keyhelp.js';
 
 function commands() {
   const list = offered().map((r) => ({ icon: r.icon, text: t(r.title), kind: t('Page'), run: () => go(r.path) }));
   list.push({ icon: 'sun-moon', text: t('Switch between light and dark'), kind: t('Command'), run: () => prefer({ theme: dark() ? 'light' : 'dark' }) });
   list.push({ icon: fleet.paused ? 'play' : 'pause', text: fleet.paused ? t('Resume live data') : t('Pause live data'), kind: t('Command'), run: () => fleet.pause(!fleet.paused) });
-  list.push({ icon: 'keyboard', text: t('Show the keys'), kind: t('Command'), run: openHelp });
+  list.push({ icon: 'keyboard', text: t('Show the keys'), kind: t('Command'), run: () => import('./keyhelp.js').then((m) => m.openHelp()) });
   if (may('manage_policies')) list.push({ icon: 'plus', text: t('New policy'), kind: t('Command'), run: () => go('/policies/new') });
   for (const s of fleet.sites.values()) list.push({ icon: 'building', text: siteName(s), more: s.id, kind: t('Site'), run: () => go('/sites/' + s.id) });
   for (const p of fleet.paths.values()) list.push({ icon: 'route', text: pathName(p.id), kind: t('Path'), run: () => go(`/metrics?site=${p.source.id}&path=${p.id}`) });

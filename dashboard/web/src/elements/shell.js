@@ -9,11 +9,11 @@ import { dark, onPreference, prefer, preferences } from '../core/preferences.js'
 import { go, here, offered, onNavigate } from '../core/router.js';
 import { session, signOut } from '../core/session.js';
 import { failed, skeleton } from '../core/page.js';
+import { openPalette } from './palette.js';
 import { menu } from './menu.js';
 import { logo } from './logo.js';
 
-// These come when they are asked for.
-const openPalette = () => import('./palette.js').then((m) => m.openPalette());
+// It comes when it is asked for. The palette is there: who presses Ctrl K types on at once.
 const openHelp = () => import('./keyhelp.js').then((m) => m.openHelp());
 
 const staleAfter = 10_000;
