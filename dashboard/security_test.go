@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"patronus/dashboard/auth"
-	"patronus/dashboard/web"
 )
 
 // raw sends bytes as they are over TLS and reads the first answer.
@@ -44,18 +43,7 @@ func (r *rig) raw(text string) (*http.Response, error) {
 }
 
 func TestS04PathTricks(t *testing.T) {
-<<<<<<< HEAD
-	pages, err := web.Load(fstest.MapFS{
-		"manifest.json": {Data: []byte(`{"build":"b","routes":[{"path":"/topology","modules":["app.js"]}],"files":["app.js"]}`)},
-		"files/app.js":  {Data: []byte("1")},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := newRig(t, 2, func(o *Options) { o.Pages = pages })
-=======
 	r := newRig(t, 2, withPages)
->>>>>>> refs/heads/web
 	for _, p := range []string{
 		"/api/v1/%75sers", "/api/v1/users%2f", "/api/v1/users%2Fadmin", "/api/v1/users/%2e%2e/users", "/api/v1/users/..%2fusers", "/api/v1/users%252fadmin",
 		"//api/v1/users", "/api//v1/users", "/./api/v1/users", "/api/v1/./users", "/api/v1/../v1/users", "/api/v1/users/..", "/api/v1/users/.", "/API/V1/USERS", "/Api/v1/users", "/api/v1/users/",

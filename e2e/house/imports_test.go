@@ -53,11 +53,8 @@ var direction = []rule{
 	{"dashboard/auth", []string{"appliance/ledger"}},
 	{"dashboard/control", []string{"configs", "appliance/ledger", "dashboard/auth", "netstack/policy"}},
 	{"dashboard", []string{"configs", "appliance/ledger", "netstack/path", "netstack/flow", "netstack/policy/...", "dashboard/auth", "dashboard/control", "dashboard/live", "dashboard/web"}},
-<<<<<<< HEAD
-=======
 	{"dashboard/web", nil},
 	{"dashboard/web/pack", []string{"dashboard/web"}},
->>>>>>> refs/heads/web
 	{"dashboard/...", []string{"configs", "appliance/store", "appliance/ledger", "appliance/agent", "netstack/policy", "dashboard/..."}},
 	{"image/...", []string{"configs", "image/..."}},
 	// The emulator is a library of the lab, so it knows no more than ports and packets.
