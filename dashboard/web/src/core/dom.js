@@ -95,7 +95,15 @@ export function patch(el, ...children) {
 
 function morphChildren(old, next) {
   const keyed = new Map();
-  for (const c of old.childNodes) if (c.key_ != null) keyed.set(c.key_, c);
+  const wanted = new Set();
+  for (const c of next.childNodes) if (c.key_ != null) wanted.add(c.key_);
+  // What goes, goes first: what stays then need not be moved, which would take
+  // the focus from it.
+  for (const c of [...old.childNodes]) {
+    if (c.key_ == null) continue;
+    if (wanted.has(c.key_)) keyed.set(c.key_, c);
+    else c.remove();
+  }
   let at = old.firstChild;
   for (const want of [...next.childNodes]) {
     let have = want.key_ != null ? keyed.get(want.key_) : at;
