@@ -335,12 +335,19 @@ func (b *base) preallocate() {
 	}
 }
 
-func (b *base) close() error {
+// close closes Badger, which flushes its memtable through a mapping. Where there
+// is no room for that, not even with the ballast, Badger is left as it is: all is
+// synced, and the process that ends soon will find it.
+func (b *base) close(ballast string) error {
 	if b.closed.Swap(true) {
 		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	size := uint64(2 * b.db.Opts().MemTableSize)
+	if !b.space.room(size) && (os.Remove(ballast) != nil || !b.space.room(size)) {
+		return errors.Join(fmt.Errorf("close badger: %w", ErrNoSpace), b.db.Sync())
+	}
 	if err := b.db.Close(); err != nil {
 		return fmt.Errorf("close badger: %w", err)
 	}

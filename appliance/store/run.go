@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -215,7 +214,7 @@ func (s *Store) Retire() error {
 	if err := s.base.db.RunValueLogGC(0.5); err != nil && !errors.Is(err, badger.ErrNoRewrite) && !errors.Is(err, badger.ErrRejected) {
 		return fmt.Errorf("retire: %w", err)
 	}
-	return layBallast(filepath.Join(s.dir, ballastFile), s.space, need(s.options.Dashboard))
+	return layBallast(s.ballast(), s.space, need(s.options.Dashboard))
 }
 
 // retired lists the prefixes of days that are there and beyond retention, or

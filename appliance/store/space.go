@@ -73,6 +73,12 @@ func (s *space) check() error {
 	return nil
 }
 
+// room reports whether so many bytes are free.
+func (s *space) room(bytes uint64) bool {
+	free, _, err := s.free(s.dir)
+	return err == nil && free >= bytes
+}
+
 func blocks(st os.FileInfo) int64 {
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
 		return sys.Blocks

@@ -123,7 +123,7 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.load(&m, moved); err != nil {
-		return nil, errors.Join(err, s.log.close(), s.base.close())
+		return nil, errors.Join(err, s.log.close(), s.base.close(s.ballast()))
 	}
 	return s, nil
 }
@@ -217,11 +217,14 @@ func (s *Store) Identity() (node string, epoch uint64) { return s.node, s.epoch 
 // String names the task that [Store.Run] is.
 func (s *Store) String() string { return "store" }
 
+func (s *Store) ballast() string { return filepath.Join(s.dir, ballastFile) }
+
 // own reports whether a site is the store's own.
 func (s *Store) own(site string) bool { return s.options.Site == "" || s.options.Site == site }
 
 // Close moves what it may to the base and closes. Nothing that was appended is
-// lost if it fails.
+// lost if it fails; with [ErrNoSpace] the directory stays locked until the
+// process ends.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -241,7 +244,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	err = errors.Join(err, s.log.close())
 	s.mu.Unlock()
-	if err = errors.Join(err, s.base.close()); err == nil {
+	if err = errors.Join(err, s.base.close(s.ballast())); err == nil {
 		err = m.write(s.dir)
 	}
 	s.pack.close()
