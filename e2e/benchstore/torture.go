@@ -56,7 +56,7 @@ func Torture(ctx context.Context, w io.Writer) error {
 		func(dir string) (Finding, error) { return Kill(ctx, "ledger", dir, 100) },
 		func(dir string) (Finding, error) { return Harm(ctx, dir, 0) },
 		func(dir string) (Finding, error) { return Full(ctx, dir) },
-		func(dir string) (Finding, error) { return Branch(ctx, dir) },
+		func(dir string) (Finding, error) { return Branch(ctx, dir, branchDays) },
 	} {
 		dir, err := os.MkdirTemp("", "patronus-torture-")
 		if err != nil {

@@ -60,7 +60,7 @@ func TestFull(t *testing.T) {
 
 func TestBranch(t *testing.T) {
 	long(t)
-	f, err := Branch(t.Context(), t.TempDir())
+	f, err := Branch(t.Context(), t.TempDir(), 8) // the full ninety take minutes
 	judge(t, f, err)
 	if err == nil && f.MiB > 80 {
 		t.Errorf("%.0f MiB", f.MiB)

@@ -186,6 +186,21 @@ func Memory(pid int) (now, peak int64) {
 	return now, peak
 }
 
+// Anonymous is the resident memory of a process without pages of files, MiB.
+func Anonymous(pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		var kb int64
+		if _, err := fmt.Sscanf(line, "RssAnon: %d kB", &kb); err == nil {
+			return float64(kb) / 1024
+		}
+	}
+	return 0
+}
+
 // Size is how much the files below a directory take on the disk, bytes.
 func Size(dir string) (int64, error) {
 	var all int64
