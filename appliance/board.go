@@ -134,6 +134,9 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 	if err := registry.Register(metrics.NewCollector(role.Edge, Version, metrics.Limits{})); err != nil {
 		return fmt.Errorf("dashboard: %w", err)
 	}
+	if err := registry.Register(&role.Node.outlets); err != nil {
+		return fmt.Errorf("dashboard: %w", err)
+	}
 	pages, err := web.Open()
 	if err != nil {
 		// The API is of use without it.

@@ -57,6 +57,7 @@ type Node struct {
 	known     chan struct{} // closed when fabric and roles are set
 	fleet     atomic.Pointer[collect.Fleet]
 	dropped   atomic.Uint64 // ticks that the store did not take
+	outlets   outlets
 
 	mu     sync.Mutex
 	recent []netstack.Event // ring
@@ -209,8 +210,17 @@ func (n *Node) keepHistory(ctx context.Context) error {
 	if n.o.Dir == "" {
 		return n.record(ctx, v.running.Site, nil)
 	}
-	return n.history.keep(ctx, n.log, filepath.Join(n.o.Dir, "history"), store.Options{Site: v.running.Site, Keep: n.o.Keep},
-		func(ctx context.Context, s *store.Store) error { return n.record(ctx, v.running.Site, s) })
+	site := v.running.Site
+	if err := os.MkdirAll(secretsDir(n.o.Dir), 0o700); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	out := n.newOutlet(configs.FromAppliance, site, n.history.open, func() bool { return true })
+	n.outlets.add(out)
+	defer n.outlets.remove(out)
+	return out.keepOpen(ctx, func(ctx context.Context) error {
+		return n.history.keep(ctx, n.log, filepath.Join(n.o.Dir, "history"), store.Options{Site: site, Keep: n.o.Keep, Forward: out},
+			func(ctx context.Context, s *store.Store) error { return n.record(ctx, site, s) })
+	})
 }
 
 // record follows the edge's telemetry from where the store got it last.
@@ -448,7 +458,7 @@ func RunNode(ctx context.Context, dataDir string, at NodeAddresses, log *slog.Lo
 
 // serveMetrics answers Prometheus until ctx ends.
 func (n *Node) serveMetrics(ctx context.Context, l net.Listener) error {
-	handler, err := metrics.Handler(metrics.NewCollector(n.edge, Version, metrics.Limits{}), metrics.NewStoreCollector(n))
+	handler, err := metrics.Handler(metrics.NewCollector(n.edge, Version, metrics.Limits{}), metrics.NewStoreCollector(n), &n.outlets)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}

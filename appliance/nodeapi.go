@@ -41,6 +41,8 @@ type NodeStatus struct {
 	// TicksDropped are those that the store did not take in time.
 	TicksDropped uint64     `json:"ticks_dropped"`
 	Role         RoleStatus `json:"role"`
+	// Exports are the engines that history is streamed to from here.
+	Exports []ExportState `json:"exports,omitempty"`
 }
 
 // StoreState is one of the node's stores.
@@ -80,7 +82,7 @@ func (r *RoleStatus) Next() uint64 { return max(r.Highest, 1) + 1 }
 func (n *Node) Status() NodeStatus {
 	st := NodeStatus{History: n.history.status(), Dashboard: n.dashboard.status(), TicksDropped: n.dropped.Load()}
 	st.Role, _ = n.RoleStatus()
-	st.Site = st.Role.Site
+	st.Site, st.Exports = st.Role.Site, n.outlets.states()
 	return st
 }
 

@@ -145,7 +145,20 @@ func (n *Node) collect(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	o := store.Options{Site: everybody, Dashboard: true}
+	self, roles := n.fabric.Load().running.Site, n.roles.Load()
+	// A standby collects, too; of two that export everything would come twice.
+	out := n.newOutlet(configs.FromDashboard, self, n.dashboard.open, func() bool {
+		holder, _, ok := roles.Holder()
+		return ok && holder == self
+	})
+	n.outlets.add(out)
+	defer n.outlets.remove(out)
+	o := store.Options{Site: everybody, Dashboard: true, Forward: out}
+	return out.keepOpen(ctx, func(ctx context.Context) error { return n.keepCollected(ctx, o) })
+}
+
+// keepCollected opens the dashboard's store and fills it.
+func (n *Node) keepCollected(ctx context.Context, o store.Options) error {
 	return n.dashboard.keep(ctx, n.log, filepath.Join(n.o.Dir, "dashboard"), o, func(ctx context.Context, s *store.Store) error {
 		f := collect.NewFleet(collect.Options{Sink: s, Dial: n.Dial, Greet: n.greet, Logger: n.log})
 		f.SetSites(n.fabric.Load().names())

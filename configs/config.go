@@ -23,6 +23,7 @@ type Config struct {
 	// Namespaces carry the labels that namespaceSelector matches.
 	Namespaces []Namespace `yaml:"namespaces" json:"namespaces,omitempty"`
 	Policies   []Policy    `yaml:"policies" json:"policies,omitempty"`
+	Export     Export      `yaml:"export" json:"export,omitzero"`
 }
 
 // TopologyMode says which sites have paths to each other.

@@ -86,6 +86,7 @@ func (c *Config) withDefaults() {
 		orElse(&c.Policies[i].Mode, PolicyEnforced)
 		orElse(&c.Policies[i].Answer, AnswerDrop)
 	}
+	c.Export.withDefaults()
 }
 
 // withDefaults: an uplink listens on the port that its first endpoint tells

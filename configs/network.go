@@ -26,6 +26,7 @@ type Network struct {
 	Hosts      []HostEndpoint `yaml:"endpoints" json:"endpoints,omitempty"`
 	Namespaces []Namespace    `yaml:"namespaces" json:"namespaces,omitempty"`
 	Policies   []Policy       `yaml:"policies" json:"policies,omitempty"`
+	Export     Export         `yaml:"export" json:"export,omitzero"`
 }
 
 // NetworkSite is a site with what only it must know.
@@ -70,7 +71,7 @@ func (n *Network) Config(site string) (*Config, error) {
 	c := Config{
 		Fabric: n.Fabric, Site: site, DataDir: self.DataDir, Topology: n.Topology,
 		LAN: self.LAN, Devices: self.Devices, Classes: n.Classes, Probe: n.Probe, Flows: n.Flows,
-		Hosts: n.Hosts, Namespaces: n.Namespaces, Policies: n.Policies,
+		Hosts: n.Hosts, Namespaces: n.Namespaces, Policies: n.Policies, Export: n.Export,
 		Sites: make([]Site, len(n.Sites)),
 	}
 	for i := range n.Sites {
@@ -128,7 +129,7 @@ func (n *Network) Validate() error {
 func FromConfig(c *Config) *Network {
 	n := Network{
 		Fabric: c.Fabric, Topology: c.Topology, Classes: c.Classes, Probe: c.Probe, Flows: c.Flows,
-		Hosts: c.Hosts, Namespaces: c.Namespaces, Policies: c.Policies,
+		Hosts: c.Hosts, Namespaces: c.Namespaces, Policies: c.Policies, Export: c.Export,
 	}
 	for i := range c.Sites {
 		s := NetworkSite{Site: c.Sites[i]}

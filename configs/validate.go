@@ -24,6 +24,7 @@ func (c *Config) problems() *report {
 	v.flows()
 	v.hosts()
 	v.policies()
+	v.export()
 	return &v.report
 }
 

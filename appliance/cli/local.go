@@ -199,6 +199,25 @@ func (w *wholeStatus) writeNode(t *tabwriter.Writer) {
 	} else {
 		fmt.Fprintf(t, "dashboard\t%s; %s holds term %d\n", n.Role.Role, n.Role.Holder, n.Role.Term)
 	}
+	for i := range n.Exports {
+		writeExport(t, &n.Exports[i])
+	}
+}
+
+func writeExport(t *tabwriter.Writer, e *appliance.ExportState) {
+	if e.Name == "" {
+		fmt.Fprintf(t, "export\tnothing goes out from the %s: %s\n", e.From, firstLine(e.Err))
+		return
+	}
+	how := "up"
+	if !e.Up {
+		how = "down: " + firstLine(e.Err)
+	}
+	fmt.Fprintf(t, "export\t%s (%s) %s; %s wait", e.Name, e.Kind, how, size(uint64(max(e.BacklogBytes, 0))))
+	if lost := e.Lost.Samples + e.Lost.Flows + e.Lost.Events; lost > 0 {
+		fmt.Fprintf(t, "; %d items lost", lost)
+	}
+	fmt.Fprintln(t)
 }
 
 func notRunning(err error, dir string) error {

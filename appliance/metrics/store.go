@@ -37,6 +37,7 @@ func NewStoreCollector(from Store) *StoreCollector {
 		part(count, "duplicate_samples_total", "Samples that came again and were left out.", func(s *store.Stats) float64 { return float64(s.Duplicates) }),
 		part(count, "tail_dropped_batches_total", "Batches that slow readers of the live stream lost; they are stored.", func(s *store.Stats) float64 { return float64(s.TailDropped) }),
 		part(count, "damaged_values_total", "Values that did not match their checksum; they are never served.", func(s *store.Stats) float64 { return float64(s.Damaged) }),
+		part(count, "unforwarded_batches_total", "Batches that the queue of the export did not take; they are stored.", func(s *store.Stats) float64 { return float64(s.Unforwarded) }),
 		part(count, "refused_writes_total", "Writes that were refused because the disk is at its reserve.", func(s *store.Stats) float64 { return float64(s.Refused) }),
 		part(count, "lost_log_bytes_total", "Bytes of the log that were damaged, and the samples in them.", func(s *store.Stats) float64 { return float64(s.Lost) }),
 		part(gauge, "disk_reserve_bytes", "Bytes that the store leaves free on its file system.", func(s *store.Stats) float64 { return float64(s.Reserve) }),

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -10,13 +11,18 @@ import (
 
 // write places a batch on its timeline, writes it to the log and takes it into
 // memory.
-func (s *Store) write(b *Batch) (lsn uint64, err error) {
+func (s *Store) write(ctx context.Context, b *Batch) (lsn uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return 0, ErrClosed
 	}
 	s.settle(b)
+	if s.options.Forward != nil {
+		if s.forward(ctx, b); s.closed {
+			return 0, ErrClosed
+		}
+	}
 	s.resolved = s.resolved[:0]
 	for i := range b.Samples {
 		s.resolved = append(s.resolved, s.head(&b.Samples[i].Series))

@@ -96,6 +96,8 @@ func (s *Store) Import(site string, recs []Record, cursor []byte) error {
 	var w sealer
 	entries := make([]entry, 0, len(recs)+1)
 	var blocks []importedBlock
+	from, forwarding := s.forwarding()
+	fresh := news{s: s, site: site, from: from}
 	for i := range recs {
 		r := &recs[i]
 		of, err := siteOf(r.Kind, r.Key)
@@ -115,6 +117,9 @@ func (s *Store) Import(site string, recs []Record, cursor []byte) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("import from %.80q: %w", site, err)
 		}
+		if forwarding {
+			fresh.record(r, old)
+		}
 		if r.Kind == KindBlock {
 			b, err := s.importBlock(&w, r, old)
 			if err != nil {
@@ -124,6 +129,7 @@ func (s *Store) Import(site string, recs []Record, cursor []byte) error {
 		}
 		entries = append(entries, entry{key: bytes.Clone(r.Key), value: bytes.Clone(r.Value)})
 	}
+	fresh.put()
 	if cursor != nil {
 		key := cursorKey(site)
 		entries = append(entries, entry{key: key, value: seal(key, bytes.Clone(cursor))})

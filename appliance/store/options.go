@@ -26,6 +26,9 @@ type Options struct {
 	// Free is how many bytes of the file system of a directory are free and how
 	// many there are; nil: statfs(2).
 	Free func(dir string) (free, size uint64, err error)
+	// Forward, if there is one, gets all samples, flow records and events that are
+	// new, in the path of [Store.Append] and [Store.Import].
+	Forward Forward
 	// Log is where the store reports; nil: nowhere.
 	Log *slog.Logger
 }

@@ -47,14 +47,15 @@ type Store struct {
 	flushed  uint64 // flows, events and states of the log up to here are in the base
 	closed   bool
 
-	fleet  fleetBook     // its own mutex
-	kick   chan struct{} // wakes Run up
-	counts counters
+	fleet     fleetBook     // its own mutex
+	forwarded forwardedSet  // its own mutex
+	kick      chan struct{} // wakes Run up
+	counts    counters
 }
 
 // counters are what [Store.Stats] shows.
 type counters struct {
-	batches, samples, duplicates, tailDropped, lost atomic.Uint64
+	batches, samples, duplicates, tailDropped, lost, unforwarded atomic.Uint64
 }
 
 // Stats are counters since Open, and sizes.
@@ -65,6 +66,7 @@ type Stats struct {
 	Damaged          uint64 // values that failed their checksum
 	Lost             uint64 // octets of the log that were damaged, and samples with them
 	Refused          uint64 // writes for want of space
+	Unforwarded      uint64 // batches that Options.Forward did not take
 	Series           int
 	Bytes            uint64 // on disk
 	Free             uint64 // of the file system
@@ -266,7 +268,7 @@ func (s *Store) Stats() Stats {
 	free, _, _ := s.space.free(s.dir)
 	return Stats{
 		Batches: s.counts.batches.Load(), Samples: s.counts.samples.Load(), Duplicates: s.counts.duplicates.Load(),
-		TailDropped: s.counts.tailDropped.Load(), Damaged: s.base.damaged.Load(), Lost: s.counts.lost.Load(),
+		TailDropped: s.counts.tailDropped.Load(), Unforwarded: s.counts.unforwarded.Load(), Damaged: s.base.damaged.Load(), Lost: s.counts.lost.Load(),
 		Refused: s.space.refused.Load(), Series: series, Bytes: used(s.dir), Free: free, Reserve: s.space.reserve,
 		Full: s.space.full.Load(),
 	}
@@ -285,7 +287,7 @@ func (s *Store) Append(ctx context.Context, b Batch) error {
 	if err := s.space.check(); err != nil {
 		return fmt.Errorf("append: %w", err)
 	}
-	lsn, err := s.write(&b)
+	lsn, err := s.write(ctx, &b)
 	if err != nil {
 		return fmt.Errorf("append: %w", err)
 	}

@@ -69,6 +69,7 @@ type seen struct {
 	attempts    uint64
 	failures    uint64
 	failing     bool
+	why         string // it fails
 	lastSuccess time.Time
 }
 
@@ -244,8 +245,10 @@ func (r *runner) note(err error) {
 	r.seen.attempts++
 	var no *refusal
 	r.seen.failing = err != nil && !errors.As(err, &no)
+	r.seen.why = ""
 	if err != nil {
 		r.seen.failures++
+		r.seen.why = err.Error()
 		return
 	}
 	r.seen.lastSuccess = time.Now()
