@@ -119,7 +119,7 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 	defer far.close()
 	distributor := control.NewDistributor(control.DistributorOptions{
 		Plane: plane, Ledger: l, Signer: &controllerPen{dir: b.o.Dir, fabric: running.Fabric, self: self, roles: role.Roles},
-		Reach: func(site string) control.Site { return far.edge(site) }, Log: b.log,
+		Self: self, Reach: func(site string) control.Site { return far.edge(site) }, Log: b.log,
 	})
 	hub := live.NewHub()
 	con := console.New(console.Options{
