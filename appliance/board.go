@@ -130,6 +130,13 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 			return p.Revision, p.Failed
 		},
 	})
+	certificate, err := dashboard.SelfSigned(b.o.Dir, b.o.Hosts, time.Now())
+	if err != nil {
+		return err
+	}
+	enroller := control.NewEnroller(control.EnrollerOptions{
+		Plane: plane, Ledger: l, Distributor: distributor, Root: role.Node.fabric.Load().running.SigningKey, Certificate: certificate.Digest,
+	})
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(metrics.NewCollector(role.Edge, Version, metrics.Limits{})); err != nil {
 		return fmt.Errorf("dashboard: %w", err)
@@ -140,14 +147,10 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 		b.log.Warn("no pages for browsers", "err", err)
 	}
 	server, err := dashboard.New(dashboard.Options{
-		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con,
+		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con, Enroller: enroller,
 		Nodes: &boardNodes{role: role, self: self}, Hub: hub, Registry: registry,
 		Pages: pages, Hosts: b.o.Hosts, Version: Version, Log: b.log,
 	})
-	if err != nil {
-		return err
-	}
-	certificate, err := dashboard.SelfSigned(b.o.Dir, b.o.Hosts, time.Now())
 	if err != nil {
 		return err
 	}

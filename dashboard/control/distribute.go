@@ -205,6 +205,9 @@ func (d *Distributor) round(ctx context.Context, all bool) {
 	now := d.now()
 	names := make(map[string]bool, len(st.Network.Sites))
 	for i := range st.Network.Sites {
+		if st.Network.Sites[i].Pending() {
+			continue // there is nobody to send it to
+		}
 		name := st.Network.Sites[i].Name
 		names[name] = true
 		d.mu.Lock()
@@ -260,6 +263,36 @@ func (d *Distributor) note(site string, number uint64, err error) {
 	t.Failed = err.Error()
 	t.wait = min(max(2*t.wait, retryFirst), retryMost)
 	t.next = now.Add(t.wait + rand.N(t.wait/4+1))
+}
+
+// Holds reports whether this dashboard may sign: nil, or why not.
+func (d *Distributor) Holds() error {
+	_, err := d.o.Signer.Term()
+	return err
+}
+
+// First is the newest revision for a site that cannot be reached yet, signed,
+// as the network has the site. Pushes go on from it.
+func (d *Distributor) First(ctx context.Context, site string) ([]byte, error) {
+	term, err := d.o.Signer.Term()
+	if err != nil {
+		return nil, err
+	}
+	st := d.o.Plane.Current()
+	want, err := st.Network.Config(site)
+	if err != nil {
+		return nil, err
+	}
+	body, err := want.Canonical()
+	if err != nil {
+		return nil, err
+	}
+	last, err := d.issued(site)
+	if err != nil {
+		return nil, err
+	}
+	signed, _, err := d.issue(ctx, site, want, st.Revision, term, last, sha256.Sum256(body))
+	return signed, err
 }
 
 // push makes sure that a site runs what it should.
