@@ -153,8 +153,9 @@ func (n *Network) Adopt(c *Config) error {
 	case s == nil || c.Self() == nil:
 		return fmt.Errorf("adopt site %s: %w", c.Site, ErrNoSite)
 	}
-	own := FromConfig(c).Site(c.Site)
-	s.Managed, s.DataDir, s.LAN, s.Devices = true, own.DataDir, own.LAN, own.Devices
+	// Configurations are immutable: what is taken from one is shared.
+	own := c.Self()
+	s.Managed, s.DataDir, s.LAN, s.Devices = true, c.DataDir, c.LAN, c.Devices
 	uplinks := slices.Clone(s.Uplinks)
 	for i := range uplinks {
 		u := &uplinks[i]

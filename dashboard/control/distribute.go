@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -415,7 +416,8 @@ func (d *Distributor) adopt(ctx context.Context, site string, running *configs.C
 // SiteConfig is the fabric's configuration as one site is to run it: what all
 // share is the fabric's, what concerns the site alone is as the site has it.
 func SiteConfig(network *configs.Network, running *configs.Config) (*configs.Config, error) {
-	n := network.Clone()
+	n := *network
+	n.Sites = slices.Clone(network.Sites) // Adopt changes one, and only its fields
 	if err := n.Adopt(running); err != nil {
 		return nil, err
 	}
