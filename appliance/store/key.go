@@ -75,8 +75,8 @@ func parseBlockKey(k []byte) (BlockID, error) {
 	return id, nil
 }
 
-// timed is a key of a kind that lists things of sites by time:
-// kind day at site 0 tail
+// timed is a key of a kind that lists things of sites by time: kind
+// day at site 0 tail.
 func timed(kind Kind, at int64, site, tail string) []byte {
 	k := make([]byte, 0, 14+len(site)+len(tail))
 	k = append(k, byte(kind))
@@ -102,7 +102,7 @@ func parseTimed(k []byte) (at int64, site, tail string, err error) {
 	return at, site, tail, nil
 }
 
-// ackKey is where an acknowledgement is kept: 'k' site 0 event
+// ackKey is where an acknowledgement is kept: 'k' site 0 event.
 func ackKey(site, event string) []byte {
 	k := append(append([]byte{byte(KindAck)}, site...), 0)
 	return append(k, event...)
