@@ -130,6 +130,10 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 			return p.Revision, p.Failed
 		},
 	})
+	keeper, err := b.alerts(ctx, l, plane, con, self)
+	if err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(metrics.NewCollector(role.Edge, Version, metrics.Limits{})); err != nil {
 		return fmt.Errorf("dashboard: %w", err)
@@ -141,7 +145,8 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 	}
 	server, err := dashboard.New(dashboard.Options{
 		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con,
-		Nodes: &boardNodes{role: role, self: self}, Hub: hub, Registry: registry,
+		Alerts: keeper,
+		Nodes:  &boardNodes{role: role, self: self}, Hub: hub, Registry: registry,
 		Pages: pages, Hosts: b.o.Hosts, Version: Version, Log: b.log,
 	})
 	if err != nil {
@@ -156,7 +161,7 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 		return err
 	}
 	info := BoardInfo{Fingerprint: certificate.Fingerprint()}
-	tasks := []Task{l, distributor, con}
+	tasks := []Task{l, distributor, con, keeper.Keeper}
 	var port uint16
 	for _, at := range listeners {
 		a := at.Addr().(*net.TCPAddr).AddrPort()

@@ -105,7 +105,7 @@ func table() []Route {
 	for _, rows := range [][]Route{
 		healthRoutes(), authRoutes(), userRoutes(), roleRoutes(), tokenRoutes(),
 		siteRoutes(), pathRoutes(), flowRoutes(), policyRoutes(), routingRoutes(), endpointRoutes(),
-		metricRoutes(), eventRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(),
+		metricRoutes(), eventRoutes(), alertRoutes(), alertRuleRoutes(), alertChannelRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(),
 		preferenceRoutes(), liveRoutes(), graphRoutes(), documentRoutes(),
 	} {
 		all = append(all, rows...)
