@@ -64,8 +64,10 @@ func (n *Network) Clone() *Network {
 var ErrNoSite = errors.New("no such site")
 
 // Config makes the configuration of one site, checked and with its defaults:
-// of the others' uplinks it carries only what a peer needs.
+// of the others' uplinks it carries only what a peer needs. Other sites that
+// are pending are not in it.
 func (n *Network) Config(site string) (*Config, error) {
+	n = n.settled(site)
 	self := n.Site(site)
 	if self == nil {
 		return nil, fmt.Errorf("site %q: %w", site, ErrNoSite)

@@ -104,7 +104,7 @@ func table() []Route {
 	var all []Route
 	for _, rows := range [][]Route{
 		healthRoutes(), authRoutes(), userRoutes(), roleRoutes(), tokenRoutes(),
-		siteRoutes(), pathRoutes(), flowRoutes(), policyRoutes(), routingRoutes(), endpointRoutes(),
+		siteRoutes(), enrollmentRoutes(), pathRoutes(), flowRoutes(), policyRoutes(), routingRoutes(), endpointRoutes(),
 		metricRoutes(), eventRoutes(), alertRoutes(), alertRuleRoutes(), alertChannelRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(),
 		preferenceRoutes(), liveRoutes(), graphRoutes(), documentRoutes(),
 	} {

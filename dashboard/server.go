@@ -36,6 +36,8 @@ type Options struct {
 	Alerts    Alerts
 	Nodes     Nodes
 	Captures  Captures
+	// Enroller makes sites of new appliances.
+	Enroller Enroller
 	// OIDC signs people in by an identity provider; nil for none.
 	OIDC *auth.OIDC
 	// Hub is where live streams come from; default one of its own, see

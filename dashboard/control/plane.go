@@ -50,6 +50,11 @@ type Change struct {
 	// Show is what of a network the audit log keeps as before and after; nil if
 	// there is nothing.
 	Show func(n *configs.Network) any
+	// Also is written in the transaction of the revision; if it fails nothing is
+	// written. It may be called again. nil for nothing.
+	Also func(tx *ledger.Tx) error
+	// System changes are made by the dashboard itself, for an appliance.
+	System bool
 	// DryRun checks the change and writes nothing.
 	DryRun bool
 }
@@ -229,6 +234,9 @@ func (p *Plane) Commit(ctx context.Context, by auth.Actor, ch Change) (Revision,
 // them finds what is wrong with it; what concerns one site alone is checked
 // for the sites that changed. Classes name uplinks that each site must have.
 func check(before, after *configs.Network) (*configs.Config, error) {
+	if err := after.Rehearse(); err != nil {
+		return nil, err
+	}
 	c, err := shared(after)
 	if err != nil {
 		return nil, err
@@ -277,6 +285,11 @@ func (p *Plane) write(ctx context.Context, by auth.Actor, ch Change, before, aft
 		}
 	}
 	return p.ledger.Update(ctx, func(tx *ledger.Tx) error {
+		if ch.Also != nil {
+			if err := ch.Also(tx); err != nil {
+				return err
+			}
+		}
 		if len(history) >= keepRevisions {
 			oldest := history[len(history)-keepRevisions].Number
 			if err := errors.Join(tx.Delete(revisionKey(oldest)), tx.Delete(bodyKey(oldest))); err != nil {

@@ -187,7 +187,7 @@ func (s *system) takeToken(found provision.Found, espDir string) error {
 	if found.Token == "" {
 		return nil
 	}
-	if err := replaceFile(filepath.Join(dataDir, "etc", provision.TokenFile), []byte(string(found.Token)+"\n")); err != nil {
+	if err := replaceFile(tokenFile, []byte(string(found.Token)+"\n")); err != nil {
 		return err
 	}
 	s.log.Info("enrollment token taken", "from", found.Source)
@@ -233,9 +233,8 @@ func (s *system) updateFromVolume(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			_, missing := os.Stat(configFile)
 			manifest, err := m.Install(ctx, f, slot.Options{
-				Tries: 3, NotAgain: true, Now: time.Now(), Expect: slot.Expectation{Configured: missing == nil},
+				Tries: 3, NotAgain: true, Now: time.Now(), Expect: slot.Expectation{Configured: configured()},
 			})
 			if errors.Is(err, release.ErrOlder) {
 				return nil // the stick was left in
