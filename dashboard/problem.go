@@ -87,6 +87,8 @@ var statusOf = []struct {
 	{auth.ErrInvalid, 422, "invalid"},
 	{auth.ErrBusy, 503, "busy"},
 	{control.ErrNoRevision, 404, "not-found"},
+	{control.ErrRollout, 409, "rollout"},
+	{control.ErrNoRollout, 409, "rollout"},
 	{control.ErrNoEnrollment, 404, "not-found"},
 	{control.ErrEnrolled, 409, "exists"},
 	{control.ErrToken, 403, "enrollment"},

@@ -199,8 +199,7 @@ func (d *Distributor) Progress() map[string]Progress {
 // behind.
 func (d *Distributor) round(ctx context.Context, all bool) {
 	st := d.o.Plane.Current()
-	rev := st.Revision
-	if rev.Number == 0 {
+	if st.Revision.Number == 0 {
 		return
 	}
 	term, err := d.o.Signer.Term()
@@ -224,7 +223,9 @@ func (d *Distributor) round(ctx context.Context, all bool) {
 			t = &target{Progress: Progress{Site: name}}
 			d.progress[name] = t
 		}
-		behind := t.Revision < rev.Number || t.Failed != ""
+		mine := d.o.Plane.For(name)
+		number := mine.Revision.Number
+		behind := t.Revision < number || t.Failed != ""
 		skip := now.Before(t.next) || !behind && !all
 		d.mu.Unlock()
 		if skip {
@@ -239,9 +240,9 @@ func (d *Distributor) round(ctx context.Context, all bool) {
 			} else {
 				defer others.Done()
 			}
-			err := d.push(ctx, name, st, term)
-			d.note(name, rev.Number, err)
-			return d.report(ctx, name, rev.Number, err)
+			err := d.push(ctx, name, mine, term)
+			d.note(name, number, err)
+			return d.report(ctx, name, number, err)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -402,7 +403,7 @@ func (d *Distributor) adopt(ctx context.Context, site string, running *configs.C
 		return nil
 	}
 	_, err := d.o.Plane.Commit(ctx, auth.Actor{User: "system"}, Change{
-		Action: "adopt_site", Kind: "site", ID: site,
+		Action: "adopt_site", Kind: "site", ID: site, System: true,
 		Edit: func(n *configs.Network) error { return n.Adopt(running) },
 	})
 	if errors.Is(err, ErrUnchanged) {
