@@ -40,6 +40,9 @@ func (s *Server) change(r *request, ch control.Change) (Accepted, error) {
 		return Accepted{}, err
 	}
 	ch.DryRun = dry
+	if ch.Staged, err = r.staged(); err != nil {
+		return Accepted{}, err
+	}
 	defer s.meter.query("commit")()
 	rev, err := s.o.Plane.Commit(r.UserContext(), r.actor, ch)
 	a := Accepted{Revision: rev.Number, ID: ch.ID, DryRun: dry}

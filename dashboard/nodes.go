@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"patronus/configs"
 	"patronus/dashboard/auth"
 	"patronus/dashboard/control"
 )
@@ -125,6 +126,8 @@ type RevisionStatus struct {
 	Applied int      `json:"applied"`
 	Pending []string `json:"pending,omitempty"` // at most 100 sites
 	Failed  []Failed `json:"failed,omitempty"`
+	// Bad: a site has tried the revision and rolled it back by itself.
+	Bad bool `json:"bad,omitempty"`
 }
 
 // Failed is a site that refused a revision.
@@ -182,6 +185,7 @@ func (s *Server) showRevision(r *request) error {
 			out.Applied++
 		case st != nil && st.Failed != "":
 			out.Failed = append(out.Failed, Failed{name, st.Failed})
+			out.Bad = out.Bad || strings.Contains(st.Failed, configs.ErrRejected.Error())
 		case len(out.Pending) < mostPending:
 			out.Pending = append(out.Pending, name)
 		}

@@ -105,12 +105,16 @@ func table() []Route {
 	for _, rows := range [][]Route{
 		healthRoutes(), authRoutes(), userRoutes(), roleRoutes(), tokenRoutes(),
 		siteRoutes(), enrollmentRoutes(), pathRoutes(), flowRoutes(), policyRoutes(), routingRoutes(), endpointRoutes(),
-		metricRoutes(), eventRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(),
+<<<<<<< HEAD
+		metricRoutes(), eventRoutes(), alertRoutes(), alertRuleRoutes(), alertChannelRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(),
+=======
+		metricRoutes(), eventRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(), rolloutRoutes(),
+>>>>>>> refs/heads/main
 		preferenceRoutes(), liveRoutes(), graphRoutes(), documentRoutes(),
 	} {
 		all = append(all, rows...)
 	}
-	return all
+	return withRollouts(all)
 }
 
 // checkTable refuses a table with a hole in it.

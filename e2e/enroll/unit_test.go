@@ -50,6 +50,9 @@ func (m *machine) PrivateKey(u *configs.Uplink) (configs.PrivateKey, error) {
 	return configs.LoadPrivateKey(u.PrivateKeyFile)
 }
 
+// confirmWithin is shorter than the product's: a rollback is waited for.
+const confirmWithin = 6 * time.Second
+
 // unit is an appliance over the state directory that it would run from.
 type unit struct {
 	dir   string
@@ -82,7 +85,7 @@ func start(t *testing.T, dir, fabric, site string, host netip.Addr) *unit {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("site", site)
 	}
 	u := &unit{dir: dir, name: site, infos: make(chan appliance.BoardInfo, 1)}
-	edge, err := appliance.NewEdge(appliance.EdgeOptions{Opener: &machine{near}, Store: store, Logger: log, Batch: 8, SigningKey: own})
+	edge, err := appliance.NewEdge(appliance.EdgeOptions{Opener: &machine{near}, Store: store, Logger: log, Batch: 8, SigningKey: own, ConfirmWithin: confirmWithin})
 	if err != nil {
 		t.Fatal(err)
 	}
