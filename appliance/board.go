@@ -163,12 +163,8 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 		return err
 	}
 	info := BoardInfo{Fingerprint: certificate.Fingerprint()}
-<<<<<<< HEAD
-	tasks := []Task{l, distributor, con, keeper.Keeper}
-=======
 	conductor := control.NewConductor(control.ConductorOptions{Plane: plane, Progress: distributor.Progress, Health: func() control.Health { return healthOf(con) }, Log: b.log})
-	tasks := []Task{l, distributor, conductor, con}
->>>>>>> refs/heads/main
+	tasks := []Task{l, distributor, conductor, con, keeper.Keeper}
 	var port uint16
 	for _, at := range listeners {
 		a := at.Addr().(*net.TCPAddr).AddrPort()

@@ -105,11 +105,7 @@ func table() []Route {
 	for _, rows := range [][]Route{
 		healthRoutes(), authRoutes(), userRoutes(), roleRoutes(), tokenRoutes(),
 		siteRoutes(), enrollmentRoutes(), pathRoutes(), flowRoutes(), policyRoutes(), routingRoutes(), endpointRoutes(),
-<<<<<<< HEAD
-		metricRoutes(), eventRoutes(), alertRoutes(), alertRuleRoutes(), alertChannelRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(),
-=======
-		metricRoutes(), eventRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(), rolloutRoutes(),
->>>>>>> refs/heads/main
+		metricRoutes(), eventRoutes(), alertRoutes(), alertRuleRoutes(), alertChannelRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(), rolloutRoutes(),
 		preferenceRoutes(), liveRoutes(), graphRoutes(), documentRoutes(),
 	} {
 		all = append(all, rows...)
