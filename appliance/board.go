@@ -130,6 +130,10 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 			return p.Revision, p.Failed
 		},
 	})
+	keeper, err := b.alerts(ctx, l, plane, con, self)
+	if err != nil {
+		return err
+	}
 	certificate, err := dashboard.SelfSigned(b.o.Dir, b.o.Hosts, time.Now())
 	if err != nil {
 		return err
@@ -147,7 +151,7 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 		b.log.Warn("no pages for browsers", "err", err)
 	}
 	server, err := dashboard.New(dashboard.Options{
-		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con, Enroller: enroller,
+		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con, Enroller: enroller, Alerts: keeper,
 		Nodes: &boardNodes{role: role, self: self}, Hub: hub, Registry: registry,
 		Pages: pages, Hosts: b.o.Hosts, Version: Version, Log: b.log,
 	})
@@ -160,7 +164,7 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 	}
 	info := BoardInfo{Fingerprint: certificate.Fingerprint()}
 	conductor := control.NewConductor(control.ConductorOptions{Plane: plane, Progress: distributor.Progress, Health: func() control.Health { return healthOf(con) }, Log: b.log})
-	tasks := []Task{l, distributor, conductor, con}
+	tasks := []Task{l, distributor, conductor, con, keeper.Keeper}
 	var port uint16
 	for _, at := range listeners {
 		a := at.Addr().(*net.TCPAddr).AddrPort()

@@ -26,6 +26,9 @@ type Network struct {
 	Hosts      []HostEndpoint `yaml:"endpoints" json:"endpoints,omitempty"`
 	Namespaces []Namespace    `yaml:"namespaces" json:"namespaces,omitempty"`
 	Policies   []Policy       `yaml:"policies" json:"policies,omitempty"`
+	// Alerts are the dashboard's own: nil until somebody writes them, see
+	// [Network.Alerting].
+	Alerts *Alerts `yaml:"alerts" json:"alerts,omitempty"`
 }
 
 // NetworkSite is a site with what only it must know.

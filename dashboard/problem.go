@@ -14,6 +14,7 @@ import (
 
 	"patronus/appliance/ledger"
 	"patronus/configs"
+	"patronus/dashboard/alert"
 	"patronus/dashboard/auth"
 	"patronus/dashboard/control"
 	"patronus/netstack/policy"
@@ -97,6 +98,8 @@ var statusOf = []struct {
 	{ledger.ErrTooBig, 413, "too-large"},
 	{ledger.ErrFailed, 503, "store"},
 	{ErrNotFound, 404, "not-found"},
+	{alert.ErrNotFound, 404, "not-found"},
+	{alert.ErrMany, 409, "too-many"},
 	{ErrUnreachable, 503, "unreachable"},
 	{ErrUnavailable, 501, "unavailable"},
 	{context.DeadlineExceeded, 504, "timeout"},

@@ -105,7 +105,7 @@ func table() []Route {
 	for _, rows := range [][]Route{
 		healthRoutes(), authRoutes(), userRoutes(), roleRoutes(), tokenRoutes(),
 		siteRoutes(), enrollmentRoutes(), pathRoutes(), flowRoutes(), policyRoutes(), routingRoutes(), endpointRoutes(),
-		metricRoutes(), eventRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(), rolloutRoutes(), networkRoutes(),
+		metricRoutes(), eventRoutes(), alertRoutes(), alertRuleRoutes(), alertChannelRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(), rolloutRoutes(), networkRoutes(),
 		preferenceRoutes(), liveRoutes(), graphRoutes(), documentRoutes(),
 	} {
 		all = append(all, rows...)

@@ -33,6 +33,7 @@ type Options struct {
 	Sites     Sites
 	History   History
 	Events    Events
+	Alerts    Alerts
 	Nodes     Nodes
 	Captures  Captures
 	// Enroller makes sites of new appliances.

@@ -284,6 +284,11 @@ func check(before, after *configs.Network) (*configs.Config, error) {
 			return nil, err
 		}
 	}
+	if after.Alerts != nil {
+		if err := after.Alerts.Validate(); err != nil {
+			return nil, err
+		}
+	}
 	_, err = Compile(c)
 	return c, err
 }
