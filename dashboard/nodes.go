@@ -48,7 +48,8 @@ func (s *Server) listNodes(r *request) error {
 }
 
 func (s *Server) promoteNode(r *request) error { return s.changeNode(r, "promote_node", Nodes.Promote) }
-func (s *Server) demoteNode(r *request) error  { return s.changeNode(r, "demote_node", Nodes.Demote) }
+
+func (s *Server) demoteNode(r *request) error { return s.changeNode(r, "demote_node", Nodes.Demote) }
 
 func (s *Server) changeNode(r *request, action string, do func(Nodes, context.Context, auth.Actor, string) (Node, error)) error {
 	if s.o.Nodes == nil {

@@ -125,7 +125,7 @@ func run(ctx context.Context, env Env) (err error) {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return fmt.Errorf("%w: %s (patronus --help, or patronus COMMAND --help, lists what there is)", ErrUsage, err)
+		return fmt.Errorf("%w: %w (patronus --help, or patronus COMMAND --help, lists what there is)", ErrUsage, err)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cmds.LogLevel)); err != nil {

@@ -3,7 +3,6 @@ package enroll
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -30,7 +29,7 @@ func options(t *testing.T, token string) appliance.EnrollOptions {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return appliance.EnrollOptions{Token: parsed, DataDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return appliance.EnrollOptions{Token: parsed, DataDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}
 }
 
 // A new site, from nothing to traffic, with no hand on it but the one that

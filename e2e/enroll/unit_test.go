@@ -80,7 +80,7 @@ func start(t *testing.T, dir, fabric, site string, host netip.Addr) *unit {
 		t.Fatal(err, damage)
 	}
 	near, far := lan.NewCable(lan.CableOptions{Name: site + ".lan"})
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("site", site)
 	}

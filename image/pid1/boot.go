@@ -47,9 +47,12 @@ func (s *system) boot(ctx context.Context) {
 	for _, sysctl := range []struct{ name, value string }{
 		// Several uplinks with a default route each: an answer may come in where
 		// the kernel would not have sent the question.
-		{"net/ipv4/conf/all/rp_filter", "2"}, {"net/ipv4/conf/default/rp_filter", "2"},
-		{"net/core/rmem_max", "8388608"}, {"net/core/wmem_max", "8388608"},
-		{"kernel/printk", "4 4 1 4"}, {"vm/panic_on_oom", "0"},
+		{"net/ipv4/conf/all/rp_filter", "2"},
+		{"net/ipv4/conf/default/rp_filter", "2"},
+		{"net/core/rmem_max", "8388608"},
+		{"net/core/wmem_max", "8388608"},
+		{"kernel/printk", "4 4 1 4"},
+		{"vm/panic_on_oom", "0"},
 	} {
 		s.report(sysctl.name, os.WriteFile("/proc/sys/"+sysctl.name, []byte(sysctl.value), 0))
 	}

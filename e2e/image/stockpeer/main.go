@@ -73,7 +73,7 @@ func loadModules() error {
 	if err != nil {
 		return err
 	}
-	for range len(entries) {
+	for range entries {
 		left := 0
 		for _, e := range entries {
 			if name, ok := strings.CutSuffix(e.Name(), ".ko"); ok {
