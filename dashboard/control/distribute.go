@@ -377,13 +377,15 @@ func (d *Distributor) push(ctx context.Context, site string, st *State, term uin
 	if err != nil {
 		return err
 	}
-	now, err := running.Canonical()
-	if err != nil {
-		return err
-	}
 	sum := sha256.Sum256(body)
-	if last != nil && last.Term == term && last.Acked && last.Body == sum && bytes.Equal(now, body) {
-		return nil
+	if last != nil && last.Term == term && last.Acked && last.Body == sum {
+		now, err := running.Canonical()
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(now, body) {
+			return nil
+		}
 	}
 	signed, next, err := d.issue(ctx, site, want, st.Revision, term, last, sum)
 	if err != nil {
