@@ -119,7 +119,7 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 	defer far.close()
 	distributor := control.NewDistributor(control.DistributorOptions{
 		Plane: plane, Ledger: l, Signer: &controllerPen{dir: b.o.Dir, fabric: running.Fabric, self: self, roles: role.Roles},
-		Reach: func(site string) control.Site { return far.edge(site) }, Log: b.log,
+		Self: self, Reach: func(site string) control.Site { return far.edge(site) }, Log: b.log,
 	})
 	hub := live.NewHub()
 	con := console.New(console.Options{
@@ -129,6 +129,17 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 			p := distributor.Progress()[site]
 			return p.Revision, p.Failed
 		},
+	})
+	keeper, err := b.alerts(ctx, l, plane, con, self)
+	if err != nil {
+		return err
+	}
+	certificate, err := dashboard.SelfSigned(b.o.Dir, b.o.Hosts, time.Now())
+	if err != nil {
+		return err
+	}
+	enroller := control.NewEnroller(control.EnrollerOptions{
+		Plane: plane, Ledger: l, Distributor: distributor, Root: role.Node.fabric.Load().running.SigningKey, Certificate: certificate.Digest,
 	})
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(metrics.NewCollector(role.Edge, Version, metrics.Limits{})); err != nil {
@@ -143,14 +154,10 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 		b.log.Warn("no pages for browsers", "err", err)
 	}
 	server, err := dashboard.New(dashboard.Options{
-		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con,
+		Directory: directory, Ledger: l, Plane: plane, States: con, Sites: con, History: con, Events: con, Captures: con, Enroller: enroller, Alerts: keeper,
 		Nodes: &boardNodes{role: role, self: self}, Hub: hub, Registry: registry,
 		Pages: pages, Hosts: b.o.Hosts, Version: Version, Log: b.log,
 	})
-	if err != nil {
-		return err
-	}
-	certificate, err := dashboard.SelfSigned(b.o.Dir, b.o.Hosts, time.Now())
 	if err != nil {
 		return err
 	}
@@ -159,7 +166,8 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 		return err
 	}
 	info := BoardInfo{Fingerprint: certificate.Fingerprint()}
-	tasks := []Task{l, distributor, con}
+	conductor := control.NewConductor(control.ConductorOptions{Plane: plane, Progress: distributor.Progress, Health: func() control.Health { return healthOf(con) }, Log: b.log})
+	tasks := []Task{l, distributor, conductor, con, keeper.Keeper}
 	var port uint16
 	for _, at := range listeners {
 		a := at.Addr().(*net.TCPAddr).AddrPort()

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -35,6 +36,8 @@ type Edge struct {
 	// machine must know of it (kernel routes into a tun port).
 	prepare func(*configs.Config) error
 
+	confirmWithin time.Duration
+
 	boot    string // names this run of the edge
 	signing ed25519.PublicKey
 
@@ -50,7 +53,9 @@ type Running struct {
 	Site       string            `json:"site"`
 	Revision   uint64            `json:"revision"`
 	SigningKey ed25519.PublicKey `json:"signing_key,omitempty"`
-	Config     json.RawMessage   `json:"config"` // as configs.Decode reads it
+	// Rejected is the newest revision that was tried and rolled back.
+	Rejected *configs.Rejected `json:"rejected,omitempty"`
+	Config   json.RawMessage   `json:"config"` // as configs.Decode reads it
 }
 
 // EdgeOptions are what an edge is made of.
@@ -67,13 +72,16 @@ type EdgeOptions struct {
 	Batch      int
 	Flows      configs.Flows
 	Elastic    bool // see netstack.Options
+	// ConfirmWithin is how long a dashboard's revision may take until the site
+	// has reached the dashboard through it; default [ConfirmWithin].
+	ConfirmWithin time.Duration
 }
 
 // NewEdge builds an edge; it touches nothing yet.
 func NewEdge(o EdgeOptions) (*Edge, error) {
 	e := &Edge{
 		store: o.Store, log: o.Logger, prepare: o.Prepare, roots: o.Roots, telemetry: newTelemetry(telemetryRing),
-		boot: rand.Text(), signing: o.SigningKey,
+		boot: rand.Text(), signing: o.SigningKey, confirmWithin: cmp.Or(o.ConfirmWithin, ConfirmWithin),
 	}
 	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows, Elastic: o.Elastic})
 	if err != nil {
@@ -87,10 +95,15 @@ func NewEdge(o EdgeOptions) (*Edge, error) {
 func (e *Edge) Engine() *netstack.Engine { return e.engine }
 
 // Apply verifies a signed revision, makes it the running configuration, and
-// keeps it. If any step fails the running one stays.
-func (e *Edge) Apply(signed []byte) error {
+// keeps it. If any step fails the running one stays. One that a dashboard has
+// sent must first prove itself: see try. A ctx that ends before its turn has
+// come leaves all as it is; later it has no effect.
+func (e *Edge) Apply(ctx context.Context, signed []byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if e.store == nil {
 		return errors.New("this edge keeps no revisions")
 	}
@@ -113,6 +126,11 @@ func (e *Edge) Apply(signed []byte) error {
 	if rev.Controller != nil && e.config != nil {
 		if err := configs.GuardRails(e.config, cfg); err != nil {
 			return err
+		}
+		// The dashboard's own site is not on trial: who is there can always mend it.
+		current := e.store.Current()
+		if (current == nil || current.Hash() != rev.Hash()) && rev.Controller.Site != cfg.Site {
+			return e.try(rev, cfg, signed)
 		}
 	}
 	if err := e.apply(rev.Number, cfg); err != nil {
@@ -162,7 +180,11 @@ func (e *Edge) apply(number uint64, cfg *configs.Config) error {
 		return err
 	}
 	e.config = cfg
-	e.current.Store(&Running{Fabric: cfg.Fabric, Site: cfg.Site, Revision: number, SigningKey: e.signing, Config: body})
+	r := &Running{Fabric: cfg.Fabric, Site: cfg.Site, Revision: number, SigningKey: e.signing, Config: body}
+	if e.store != nil {
+		r.Rejected = e.store.Rejected()
+	}
+	e.current.Store(r)
 	return nil
 }
 

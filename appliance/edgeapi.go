@@ -33,7 +33,7 @@ func (e *Edge) routes() http.Handler {
 		if len(text) > maxRevision {
 			return nil, fmt.Errorf("a revision has at most %d bytes", maxRevision)
 		}
-		return nil, e.Apply(text)
+		return nil, e.Apply(r.Context(), text)
 	}))
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) { return nil, e.Reload() }))
 	mux.HandleFunc("GET /v1/status", answer(func(*http.Request) (any, error) { return e.engine.Status(), nil }))

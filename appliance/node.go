@@ -58,6 +58,7 @@ type Node struct {
 	fleet     atomic.Pointer[collect.Fleet]
 	dropped   atomic.Uint64 // ticks that the store did not take
 	outlets   outlets
+	asked     atomic.Int64 // when a dashboard asked last, Unix ms
 
 	mu     sync.Mutex
 	recent []netstack.Event // ring
@@ -388,6 +389,7 @@ func (n *Node) offerEdge(ctx context.Context) error {
 			}
 			return nil
 		},
+		Asked:  func(string) { n.asked.Store(time.Now().UnixMilli()) },
 		Logger: n.log,
 	})
 	l := listenOverlay(ctx, n.edge, RemotePort)

@@ -39,8 +39,11 @@ type NodeStatus struct {
 	History   StoreState `json:"history"`
 	Dashboard StoreState `json:"dashboard"`
 	// TicksDropped are those that the store did not take in time.
-	TicksDropped uint64     `json:"ticks_dropped"`
-	Role         RoleStatus `json:"role"`
+	TicksDropped uint64 `json:"ticks_dropped"`
+	// DashboardAskedAt is when a dashboard asked this site last, over the overlay;
+	// zero: not since the node started.
+	DashboardAskedAt time.Time  `json:"dashboard_asked_at,omitzero"`
+	Role             RoleStatus `json:"role"`
 	// Exports are the engines that history is streamed to from here.
 	Exports []ExportState `json:"exports,omitempty"`
 }
@@ -83,6 +86,9 @@ func (n *Node) Status() NodeStatus {
 	st := NodeStatus{History: n.history.status(), Dashboard: n.dashboard.status(), TicksDropped: n.dropped.Load()}
 	st.Role, _ = n.RoleStatus()
 	st.Site, st.Exports = st.Role.Site, n.outlets.states()
+	if at := n.asked.Load(); at != 0 {
+		st.DashboardAskedAt = time.UnixMilli(at).UTC()
+	}
 	return st
 }
 

@@ -109,12 +109,6 @@ func (r *recorder) event(ev *netstack.Event, severity, source string, data map[s
 	})
 }
 
-// note adds an event of the node itself.
-func (r *recorder) note(at time.Time, kind, severity string, data map[string]any) {
-	ev := netstack.Event{Kind: netstack.EventKind(kind), At: at}
-	r.event(&ev, severity, r.site, data)
-}
-
 func (r *recorder) change(at int64, key string, value any) {
 	text, err := json.Marshal(value)
 	if err != nil {

@@ -29,7 +29,9 @@ type RemoteOptions struct {
 	// also the one that commits configuration. What it sends must still be
 	// signed: the edge sees to that.
 	MayAsk, MayApply func(site string) error
-	Logger           *slog.Logger
+	// Asked is told of each dashboard that may ask what it asks; nil: nobody.
+	Asked  func(site string)
+	Logger *slog.Logger
 }
 
 // Remote offers a part of the edge's interface to dashboards on the overlay, in
@@ -103,6 +105,9 @@ func (r *Remote) guard(may func(site string) error) http.Handler {
 			r.o.Logger.Warn("refused", "site", site, "addr", at.Addr(), "err", err)
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
+		}
+		if r.o.Asked != nil {
+			r.o.Asked(site)
 		}
 		r.proxy.ServeHTTP(w, req)
 	})

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -29,6 +30,7 @@ func TestRemoteMatrix(t *testing.T) {
 	})
 	defer client.Close()
 	no := errors.New("no such role")
+	var heard sync.Map
 	callers := map[string]string{"127.0.0.1": "holder", "127.0.0.2": "standby", "127.0.0.3": "branch"}
 	remote := NewRemote(client, RemoteOptions{
 		SiteOf: func(a netip.Addr) (string, bool) { s, ok := callers[a.String()]; return s, ok },
@@ -44,6 +46,7 @@ func TestRemoteMatrix(t *testing.T) {
 			}
 			return nil
 		},
+		Asked:  func(site string) { heard.Store(site, true) },
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -82,6 +85,11 @@ func TestRemoteMatrix(t *testing.T) {
 			asked(t, l.Addr().String(), from, tc.method, tc.path, strings.Contains(tc.may, site))
 		}
 		asked(t, l.Addr().String(), "127.0.0.4", tc.method, tc.path, false)
+	}
+	for site, want := range map[string]bool{"holder": true, "standby": true, "branch": false} {
+		if _, ok := heard.Load(site); ok != want {
+			t.Errorf("%s was heard: %v", site, ok)
+		}
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {

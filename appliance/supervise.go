@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"patronus/configs"
 )
 
 // Restart back-off of a child: the edge must be back in under 3 s, so the
@@ -26,7 +28,12 @@ const (
 
 // SuperviseOptions say what appliance to run.
 type SuperviseOptions struct {
+	// ConfigFile is the site's own configuration; a site that a dashboard has
+	// enrolled needs none.
 	ConfigFile string
+	// Enroll makes the appliance a site before it runs, if it is none yet; nil
+	// for one that is.
+	Enroll *EnrollOptions
 	// DataDir is where everything is kept; empty means the configuration's.
 	DataDir string
 	Logger  *slog.Logger
@@ -74,14 +81,7 @@ func Supervise(ctx context.Context, o SuperviseOptions) error {
 		return err
 	}
 	s := &supervisor{SuperviseOptions: o, broker: newBroker(descriptorOpeners())}
-	if s.DataDir == "" {
-		cfg, err := readConfig(s.ConfigFile)
-		if err != nil {
-			return err
-		}
-		s.DataDir = cfg.DataDir
-	}
-	rev, err := installConfig(s.ConfigFile, s.DataDir)
+	rev, err := s.install(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,6 +109,35 @@ func Supervise(ctx context.Context, o SuperviseOptions) error {
 		}},
 		task{"reload", s.reload},
 	)
+}
+
+// install finds the revision to begin with: of the configuration file, or the
+// one that is kept, or that of an enrollment.
+func (s *supervisor) install(ctx context.Context) (*configs.Revision, error) {
+	if s.ConfigFile != "" {
+		if s.DataDir == "" {
+			cfg, err := readConfig(s.ConfigFile)
+			if err != nil {
+				return nil, err
+			}
+			s.DataDir = cfg.DataDir
+		}
+		return installConfig(s.ConfigFile, s.DataDir)
+	}
+	if s.DataDir == "" {
+		s.DataDir = configs.DefaultDataDir
+	}
+	rev, err := keptRevision(s.DataDir)
+	if err == nil || s.Enroll == nil {
+		if err != nil {
+			err = fmt.Errorf("%s has no site, and there is neither a configuration nor an enrollment token: %w", s.DataDir, err)
+		}
+		return rev, err
+	}
+	o := *s.Enroll
+	o.DataDir = s.DataDir
+	s.Logger.Info("enrolling", "site", o.Token.Site, "addr", o.Token.Addresses)
+	return EnrollUntil(ctx, o)
 }
 
 // nodeID is the uid that may use the edge's socket besides our own.
@@ -235,6 +264,10 @@ func (s *supervisor) reload(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.Reload:
+		}
+		if s.ConfigFile == "" {
+			s.Logger.Info("this site has no configuration file: its dashboard configures it")
+			continue
 		}
 		signed, number, err := nextRevision(s.ConfigFile, s.DataDir)
 		if err == nil {

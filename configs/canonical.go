@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"sync"
 )
 
 // New takes a configuration built in Go through the same door as a file: it
@@ -56,25 +57,65 @@ var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 // is what they are after a trip through JSON.
 func clone(v reflect.Value) reflect.Value {
 	out := reflect.New(v.Type()).Elem()
+	copyInto(out, v)
+	return out
+}
+
+// copyInto sets out, a settable zero value, to a deep copy of v.
+func copyInto(out, v reflect.Value) {
+	t := v.Type()
 	switch {
-	case v.Type().Implements(textMarshaler):
-		out.Set(v) // a leaf: netip values, keys, durations
-	case v.Kind() == reflect.Struct:
+	case plain(t):
+		out.Set(v)
+	case t.Kind() == reflect.Struct:
 		for i := range v.NumField() {
-			out.Field(i).Set(clone(v.Field(i)))
+			copyInto(out.Field(i), v.Field(i))
 		}
-	case v.Kind() == reflect.Slice && v.Len() > 0:
-		out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+	case t.Kind() == reflect.Slice && v.Len() > 0:
+		out.Set(reflect.MakeSlice(t, v.Len(), v.Len()))
+		if plain(t.Elem()) {
+			reflect.Copy(out, v)
+			return
+		}
 		for i := range v.Len() {
-			out.Index(i).Set(clone(v.Index(i)))
+			copyInto(out.Index(i), v.Index(i))
 		}
-	case v.Kind() == reflect.Map && v.Len() > 0:
-		out.Set(reflect.MakeMapWithSize(v.Type(), v.Len()))
+	case t.Kind() == reflect.Map && v.Len() > 0:
+		out.Set(reflect.MakeMapWithSize(t, v.Len()))
 		for k, e := range v.Seq2() {
 			out.SetMapIndex(k, clone(e))
 		}
-	case v.Kind() != reflect.Slice && v.Kind() != reflect.Map:
+	case t.Kind() != reflect.Slice && t.Kind() != reflect.Map:
 		out.Set(v)
 	}
-	return out
+}
+
+var plainTypes sync.Map // reflect.Type -> bool
+
+// plain reports whether values of a type share nothing when they are copied: a
+// leaf (netip values, keys, durations, numbers, text), or a struct of such. A
+// network of 1,000 sites is copied for each of them.
+func plain(t reflect.Type) bool {
+	if known, ok := plainTypes.Load(t); ok {
+		return known.(bool)
+	}
+	is := t.Implements(textMarshaler)
+	switch t.Kind() {
+	case reflect.Struct:
+		is = is || allPlain(t)
+	case reflect.Slice, reflect.Map:
+	default:
+		is = true
+	}
+	plainTypes.Store(t, is)
+	return is
+}
+
+func allPlain(t reflect.Type) bool {
+	for i := range t.NumField() {
+		if !plain(t.Field(i).Type) {
+			return false
+		}
+	}
+	return true
 }

@@ -11,6 +11,9 @@ func (s *Store) Check(signed []byte) (*Revision, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check revision: %w", err)
 	}
+	if err := s.refuse(r); err != nil {
+		return nil, err
+	}
 	if current := s.slots[s.newest()].kept; current != nil && r.Compare(current) < 0 {
 		return nil, fmt.Errorf("check revision %d of term %d: %w: have %d of term %d",
 			r.Number, r.Epoch, ErrStale, current.Number, current.Epoch)

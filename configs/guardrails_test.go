@@ -48,10 +48,14 @@ func guarded(t *testing.T) *Config {
 	c, err := New(Config{
 		Fabric: "acme", Site: "hq",
 		Sites: []Site{
-			{Name: "hq", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
-				Uplinks: []Uplink{{Name: "a", PublicKey: Key{0: 9}, PrivateKeyFile: "/a"}}},
-			{Name: "east", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16")},
-				Uplinks: []Uplink{{Name: "a", PublicKey: Key{0: 10}, Endpoints: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:51820")}}}},
+			{
+				Name: "hq", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
+				Uplinks: []Uplink{{Name: "a", PublicKey: Key{0: 9}, PrivateKeyFile: "/a"}},
+			},
+			{
+				Name: "east", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16")},
+				Uplinks: []Uplink{{Name: "a", PublicKey: Key{0: 10}, Endpoints: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:51820")}}},
+			},
 		},
 		LAN: []LANPort{{Name: "lan0", Kind: LANCable, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}}},
 	})

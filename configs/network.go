@@ -27,6 +27,9 @@ type Network struct {
 	Namespaces []Namespace    `yaml:"namespaces" json:"namespaces,omitempty"`
 	Policies   []Policy       `yaml:"policies" json:"policies,omitempty"`
 	Export     Export         `yaml:"export" json:"export,omitzero"`
+	// Alerts are the dashboard's own: nil until somebody writes them, see
+	// [Network.Alerting].
+	Alerts *Alerts `yaml:"alerts" json:"alerts,omitempty"`
 }
 
 // NetworkSite is a site with what only it must know.
@@ -62,8 +65,10 @@ func (n *Network) Clone() *Network {
 var ErrNoSite = errors.New("no such site")
 
 // Config makes the configuration of one site, checked and with its defaults:
-// of the others' uplinks it carries only what a peer needs.
+// of the others' uplinks it carries only what a peer needs. Other sites that
+// are pending are not in it.
 func (n *Network) Config(site string) (*Config, error) {
+	n = n.settled(site)
 	self := n.Site(site)
 	if self == nil {
 		return nil, fmt.Errorf("site %q: %w", site, ErrNoSite)
@@ -152,8 +157,9 @@ func (n *Network) Adopt(c *Config) error {
 	case s == nil || c.Self() == nil:
 		return fmt.Errorf("adopt site %s: %w", c.Site, ErrNoSite)
 	}
-	own := FromConfig(c).Site(c.Site)
-	s.Managed, s.DataDir, s.LAN, s.Devices = true, own.DataDir, own.LAN, own.Devices
+	// Configurations are immutable: what is taken from one is shared.
+	own := c.Self()
+	s.Managed, s.DataDir, s.LAN, s.Devices = true, c.DataDir, c.LAN, c.Devices
 	uplinks := slices.Clone(s.Uplinks)
 	for i := range uplinks {
 		u := &uplinks[i]

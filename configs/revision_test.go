@@ -274,8 +274,11 @@ func TestStoreSurvivesPartialWrites(t *testing.T) {
 		"zeros in the slot": func(dir string, n int) bool {
 			b := slices.Clone(two)
 			clear(b[n:])
+			if bytes.Equal(b, two) {
+				b[n] = 0xff // a signature's last byte is 0 every sixteenth time
+			}
 			must(t, os.WriteFile(filepath.Join(dir, "revision-b"), b, 0o600))
-			return !bytes.Equal(b, two)
+			return true
 		},
 	} {
 		for _, n := range []int{0, 1, 20, len(two) / 2, len(two) - 65, len(two) - 1} {

@@ -87,6 +87,19 @@ func (k *RootKey) Public() ed25519.PublicKey { return k.private().Public().(ed25
 
 func (k *RootKey) sign(message []byte) []byte { return ed25519.Sign(k.private(), message) }
 
+// proofMagic separates proofs from the signatures of revisions, terms and
+// certificates.
+const proofMagic = "patronus-proof-v1\x00"
+
+// Prove signs a message of another protocol, which shows who holds the key and
+// says nothing about a configuration. [VerifyProof] reads it.
+func (k *RootKey) Prove(message []byte) []byte { return k.sign(append([]byte(proofMagic), message...)) }
+
+// VerifyProof reports whether the holder of key has made a proof of message.
+func VerifyProof(key ed25519.PublicKey, message, proof []byte) bool {
+	return len(key) == ed25519.PublicKeySize && ed25519.Verify(key, append([]byte(proofMagic), message...), proof)
+}
+
 // String is "(private)".
 func (k *RootKey) String() string { return hidden }
 

@@ -25,6 +25,8 @@ type Store struct {
 	mu    sync.Mutex
 	roots []ed25519.PublicKey
 	slots [2]slot
+	// rejected is the newest revision that did not work; nil if there is none.
+	rejected *Rejected
 }
 
 // slot is one of the two files; kept is nil if it holds nothing good.
@@ -62,6 +64,9 @@ func OpenStore(dir, fabric, site string, roots ...ed25519.PublicKey) (s *Store, 
 		default:
 			s.slots[i] = kept
 		}
+	}
+	if err := s.readRejected(); err != nil {
+		damaged = append(damaged, err)
 	}
 	return s, errors.Join(damaged...), nil
 }

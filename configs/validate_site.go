@@ -240,17 +240,28 @@ func collide(a, b *Uplink) bool {
 		overlap(a.Interface, b.Interface) && overlap(addr(a), addr(b))
 }
 
-// reachable checks that each pair of peers has an end that can be called.
+// reachable checks that a site that cannot be called has a peer that can. Two
+// sites behind NATs have no path to each other: a hub is for that.
 func (v *validator) reachable() {
 	if v.self == nil || hasEndpoint(v.self) {
 		return
 	}
+	first := -1
 	for i := range v.c.Sites {
 		s := &v.c.Sites[i]
-		if v.c.adjacent(v.c.Site, s.Name) && len(s.Uplinks) > 0 && !hasEndpoint(s) {
-			v.bad(nil, fmt.Sprintf("neither %s nor %s has endpoints: no path between them can come up", v.c.Site, s.Name),
-				"sites[%d].uplinks", i)
+		if !v.c.adjacent(v.c.Site, s.Name) || len(s.Uplinks) == 0 {
+			continue
 		}
+		if hasEndpoint(s) {
+			return
+		}
+		if first < 0 {
+			first = i
+		}
+	}
+	if first >= 0 {
+		v.bad(nil, fmt.Sprintf("neither %s nor %s has endpoints: no path between them can come up", v.c.Site, v.c.Sites[first].Name),
+			"sites[%d].uplinks", first)
 	}
 }
 

@@ -159,6 +159,13 @@ func (c *Certificate) Problem() error {
 	return c.err
 }
 
+// Digest is the SHA-256 of the certificate (DER).
+func (c *Certificate) Digest() [sha256.Size]byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return sha256.Sum256(c.cert.Certificate[0])
+}
+
 // Fingerprint is the SHA-256 of the certificate as browsers show it.
 func (c *Certificate) Fingerprint() string {
 	c.mu.Lock()

@@ -21,6 +21,8 @@ type Accepted struct {
 	// DryRun: all was checked and nothing written; Revision is the number that
 	// the change would get.
 	DryRun bool `json:"dry_run,omitempty"`
+	// Reach is what the change would mean; with dry_run only.
+	Reach *Reach `json:"reach,omitempty"`
 }
 
 // commit makes a change a revision and answers with it. location is where the
@@ -40,7 +42,18 @@ func (s *Server) change(r *request, ch control.Change) (Accepted, error) {
 		return Accepted{}, err
 	}
 	ch.DryRun = dry
+	if ch.Staged, err = r.staged(); err != nil {
+		return Accepted{}, err
+	}
+	var after *configs.Network
+	if edit := ch.Edit; dry {
+		ch.Edit = func(n *configs.Network) error {
+			after = n
+			return edit(n)
+		}
+	}
 	defer s.meter.query("commit")()
+	before := s.o.Plane.Current().Network
 	rev, err := s.o.Plane.Commit(r.UserContext(), r.actor, ch)
 	a := Accepted{Revision: rev.Number, ID: ch.ID, DryRun: dry}
 	switch {
@@ -49,7 +62,11 @@ func (s *Server) change(r *request, ch control.Change) (Accepted, error) {
 		return a, nil
 	case err != nil:
 		return Accepted{}, err
-	case !dry:
+	case dry:
+		if a.Reach, err = reachOf(r.UserContext(), before, after); err != nil {
+			return Accepted{}, err
+		}
+	default:
 		s.hub.Changed(rev.At, rev.Number, rev.User, rev.Action, rev.Kind, rev.ID)
 	}
 	return a, nil

@@ -35,8 +35,10 @@ type object = map[string]any
 func listQuery[T any](f fields[T], labels bool) []Param {
 	names := slices.Sorted(maps.Keys(f))
 	q := []Param{
-		{"limit", "integer", "1 to " + strconv.Itoa(maxPage) + "; default " + strconv.Itoa(defaultPage)}, {"cursor", "string", "of the next page"},
-		{"sort", "string", "one of " + strings.Join(names, ", ") + "; with - in front, the greatest first"}, {"q", "string", "text in any of the fields"},
+		{"limit", "integer", "1 to " + strconv.Itoa(maxPage) + "; default " + strconv.Itoa(defaultPage)},
+		{"cursor", "string", "of the next page"},
+		{"sort", "string", "one of " + strings.Join(names, ", ") + "; with - in front, the greatest first"},
+		{"q", "string", "text in any of the fields"},
 	}
 	for _, n := range names {
 		q = append(q, Param{n, "string", "only items with this value, or one of several separated by commas"})

@@ -274,7 +274,7 @@ func pageArgs(name string) bool {
 func filterOf[T any](r *request, l listing[T]) (func(*T) bool, error) {
 	var tests []func(*T) bool
 	var bad error
-	r.Context().QueryArgs().VisitAll(func(k, v []byte) {
+	for k, v := range r.Context().QueryArgs().All() {
 		name, want := string(k), string(v)
 		field := l.fields[name]
 		label, isLabel := strings.CutPrefix(name, "label.")
@@ -298,7 +298,7 @@ func filterOf[T any](r *request, l listing[T]) (func(*T) bool, error) {
 		default:
 			bad = invalid(name, "is no parameter of this list")
 		}
-	})
+	}
 	return func(x *T) bool {
 		for _, t := range tests {
 			if !t(x) {

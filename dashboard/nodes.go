@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"patronus/configs"
 	"patronus/dashboard/auth"
 	"patronus/dashboard/control"
 )
@@ -47,7 +48,8 @@ func (s *Server) listNodes(r *request) error {
 }
 
 func (s *Server) promoteNode(r *request) error { return s.changeNode(r, "promote_node", Nodes.Promote) }
-func (s *Server) demoteNode(r *request) error  { return s.changeNode(r, "demote_node", Nodes.Demote) }
+
+func (s *Server) demoteNode(r *request) error { return s.changeNode(r, "demote_node", Nodes.Demote) }
 
 func (s *Server) changeNode(r *request, action string, do func(Nodes, context.Context, auth.Actor, string) (Node, error)) error {
 	if s.o.Nodes == nil {
@@ -124,6 +126,8 @@ type RevisionStatus struct {
 	Applied int      `json:"applied"`
 	Pending []string `json:"pending,omitempty"` // at most 100 sites
 	Failed  []Failed `json:"failed,omitempty"`
+	// Bad: a site has tried the revision and rolled it back by itself.
+	Bad bool `json:"bad,omitempty"`
 }
 
 // Failed is a site that refused a revision.
@@ -181,6 +185,7 @@ func (s *Server) showRevision(r *request) error {
 			out.Applied++
 		case st != nil && st.Failed != "":
 			out.Failed = append(out.Failed, Failed{name, st.Failed})
+			out.Bad = out.Bad || strings.Contains(st.Failed, configs.ErrRejected.Error())
 		case len(out.Pending) < mostPending:
 			out.Pending = append(out.Pending, name)
 		}

@@ -165,7 +165,8 @@ func metricName(name string) (string, error) {
 
 func spanQuery() []Param {
 	return []Param{
-		{"from", "date-time", "start"}, {"to", "date-time", "end; default now"},
+		{"from", "date-time", "start"},
+		{"to", "date-time", "end; default now"},
 		{"duration", "string", "length before to, as 15m, 1h or 7d; default 1h"},
 		{"step", "string", "length of one point; default a 300th of the span"},
 	}

@@ -14,6 +14,7 @@ import (
 
 	"patronus/appliance/ledger"
 	"patronus/configs"
+	"patronus/dashboard/alert"
 	"patronus/dashboard/auth"
 	"patronus/dashboard/control"
 	"patronus/netstack/policy"
@@ -86,12 +87,19 @@ var statusOf = []struct {
 	{auth.ErrInvalid, 422, "invalid"},
 	{auth.ErrBusy, 503, "busy"},
 	{control.ErrNoRevision, 404, "not-found"},
+	{control.ErrRollout, 409, "rollout"},
+	{control.ErrNoRollout, 409, "rollout"},
+	{control.ErrNoEnrollment, 404, "not-found"},
+	{control.ErrEnrolled, 409, "exists"},
+	{control.ErrToken, 403, "enrollment"},
 	{policy.ErrNotPolicy, 422, "invalid"},
 	{manifest.ErrSize, 413, "too-large"},
 	{ledger.ErrFull, 507, "disk-full"},
 	{ledger.ErrTooBig, 413, "too-large"},
 	{ledger.ErrFailed, 503, "store"},
 	{ErrNotFound, 404, "not-found"},
+	{alert.ErrNotFound, 404, "not-found"},
+	{alert.ErrMany, 409, "too-many"},
 	{ErrUnreachable, 503, "unreachable"},
 	{ErrUnavailable, 501, "unavailable"},
 	{context.DeadlineExceeded, 504, "timeout"},

@@ -104,13 +104,13 @@ func table() []Route {
 	var all []Route
 	for _, rows := range [][]Route{
 		healthRoutes(), authRoutes(), userRoutes(), roleRoutes(), tokenRoutes(),
-		siteRoutes(), pathRoutes(), flowRoutes(), policyRoutes(), routingRoutes(), endpointRoutes(),
-		metricRoutes(), eventRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(),
+		siteRoutes(), enrollmentRoutes(), pathRoutes(), flowRoutes(), policyRoutes(), routingRoutes(), endpointRoutes(),
+		metricRoutes(), eventRoutes(), alertRoutes(), alertRuleRoutes(), alertChannelRoutes(), auditRoutes(), explainRoutes(), captureRoutes(), nodeRoutes(), revisionRoutes(), rolloutRoutes(), networkRoutes(),
 		preferenceRoutes(), liveRoutes(), graphRoutes(), documentRoutes(),
 	} {
 		all = append(all, rows...)
 	}
-	return all
+	return withRollouts(all)
 }
 
 // checkTable refuses a table with a hole in it.

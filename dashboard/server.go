@@ -33,8 +33,11 @@ type Options struct {
 	Sites     Sites
 	History   History
 	Events    Events
+	Alerts    Alerts
 	Nodes     Nodes
 	Captures  Captures
+	// Enroller makes sites of new appliances.
+	Enroller Enroller
 	// OIDC signs people in by an identity provider; nil for none.
 	OIDC *auth.OIDC
 	// Hub is where live streams come from; default one of its own, see

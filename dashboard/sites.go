@@ -21,17 +21,25 @@ type SiteBody struct {
 	Address  netip.Addr        `json:"address,omitzero"`
 	Prefixes []netip.Prefix    `json:"prefixes,omitempty"`
 	Uplinks  []UplinkBody      `json:"uplinks,omitempty"`
+	// LAN are the ports of a site that waits for its appliance: they are in the
+	// first configuration that it gets. Of a site that has one they are its own.
+	LAN []configs.LANPort `json:"lan,omitempty"`
 }
 
-// UplinkBody is what can be written of an uplink. Files and interfaces of the
-// appliance are not among it: those are the appliance's own configuration.
+// UplinkBody is what can be written of an uplink. Files of the appliance are
+// not among it: those are the appliance's own configuration.
 type UplinkBody struct {
-	Name        string           `json:"name"`
-	PublicKey   configs.Key      `json:"public_key"`
+	Name string `json:"name"`
+	// PublicKey is left out of a site whose appliance brings it by enrollment.
+	PublicKey   configs.Key      `json:"public_key,omitzero"`
 	Endpoints   []netip.AddrPort `json:"endpoints,omitempty"`
 	PathAddress netip.Addr       `json:"path_address,omitzero"`
 	MTU         int              `json:"mtu,omitempty"`
 	Keepalive   configs.Duration `json:"keepalive,omitempty"`
+	// Interface and ListenPort are for the first configuration of a site that
+	// waits for its appliance.
+	Interface  string `json:"interface,omitempty"`
+	ListenPort uint16 `json:"listen_port,omitempty"`
 }
 
 func siteRoutes() []Route {
@@ -116,7 +124,16 @@ func (b *SiteBody) apply(s *configs.NetworkSite) {
 		}
 		next.Name, next.PublicKey, next.Endpoints, next.PathAddress = u.Name, u.PublicKey, u.Endpoints, u.PathAddress
 		next.MTU, next.Keepalive = u.MTU, u.Keepalive
+		if u.Interface != "" {
+			next.Interface = u.Interface
+		}
+		if u.ListenPort != 0 {
+			next.ListenPort = u.ListenPort
+		}
 		s.Uplinks = append(s.Uplinks, next)
+	}
+	if b.LAN != nil && !s.Managed {
+		s.LAN = b.LAN
 	}
 }
 

@@ -34,7 +34,8 @@ const (
 func liveRoutes() []Route {
 	query := []Param{
 		{"batch", "boolean", "one frame for a whole tick instead of single messages"},
-		{"from", "integer", "of events: the number of the last one that was seen"}, {"epoch", "string", "the epoch that the number belongs to"},
+		{"from", "integer", "of events: the number of the last one that was seen"},
+		{"epoch", "string", "the epoch that the number belongs to"},
 	}
 	return []Route{
 		{

@@ -119,8 +119,10 @@ func TestStreamEventsAndResume(t *testing.T) {
 	hub := r.server.Hub()
 	publish := func(reason string) {
 		t.Helper()
-		err := hub.Publish(live.Event{Type: "path_status_change", At: time.Now(), Severity: "warning", Site: "branch0001", Path: "branch0001.wan0~hq.wan0",
-			Fields: map[string]any{"old_status": "Up", "new_status": "Degraded", "reason": reason}})
+		err := hub.Publish(live.Event{
+			Type: "path_status_change", At: time.Now(), Severity: "warning", Site: "branch0001", Path: "branch0001.wan0~hq.wan0",
+			Fields: map[string]any{"old_status": "Up", "new_status": "Degraded", "reason": reason},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -114,13 +114,21 @@ func TestApplyKeepsSessions(t *testing.T) {
 			c.Sites[1].Uplinks = append(c.Sites[1].Uplinks, p.uplink("sat0", "198.51.100.2:51999"))
 		}, all, []string{"hq.lte0~east.sat0", "hq.wan0~east.sat0"}},
 		{"no lte0 here", func(c *configs.Config) { c.Sites[0].Uplinks = c.Sites[0].Uplinks[:1] }, all[4:], nil},
-		{"no lte0 there", func(c *configs.Config) { c.Sites[1].Uplinks = c.Sites[1].Uplinks[:1] },
-			[]string{all[1], all[2], all[3], all[5], all[6], all[7]}, nil},
-		{"a site more, first", func(c *configs.Config) { c.Sites = append([]configs.Site{north}, c.Sites...) }, all,
-			[]string{"hq.lte0~north.lte0", "hq.lte0~north.wan0", "hq.wan0~north.lte0", "hq.wan0~north.wan0"}},
+		{
+			"no lte0 there", func(c *configs.Config) { c.Sites[1].Uplinks = c.Sites[1].Uplinks[:1] },
+			[]string{all[1], all[2], all[3], all[5], all[6], all[7]},
+			nil,
+		},
+		{
+			"a site more, first", func(c *configs.Config) { c.Sites = append([]configs.Site{north}, c.Sites...) }, all,
+			[]string{"hq.lte0~north.lte0", "hq.lte0~north.wan0", "hq.wan0~north.lte0", "hq.wan0~north.wan0"},
+		},
 		{"no east", func(c *configs.Config) { c.Sites = slices.Delete(c.Sites, 1, 2) }, []string{all[2], all[3], all[6], all[7]}, nil},
-		{"east is called ost", func(c *configs.Config) { c.Sites[1].Name = "ost" }, []string{all[2], all[3], all[6], all[7]},
-			[]string{"hq.lte0~ost.lte0", "hq.lte0~ost.wan0", "hq.wan0~ost.lte0", "hq.wan0~ost.wan0"}},
+		{
+			"east is called ost", func(c *configs.Config) { c.Sites[1].Name = "ost" },
+			[]string{all[2], all[3], all[6], all[7]},
+			[]string{"hq.lte0~ost.lte0", "hq.lte0~ost.wan0", "hq.wan0~ost.lte0", "hq.wan0~ost.wan0"},
+		},
 		{"east's uplinks change their names", func(c *configs.Config) {
 			u := c.Sites[1].Uplinks
 			u[0].Name, u[1].Name = u[1].Name, u[0].Name

@@ -20,8 +20,8 @@ import (
 	"patronus/netstack/path"
 )
 
-// schema is agent.proto as protoc compiled it:
-// protoc -I appliance/agent -o appliance/agent/testdata/agent.pb agent.proto
+// schema is agent.proto as protoc compiled it, by
+// protoc -I appliance/agent -o appliance/agent/testdata/agent.pb agent.proto.
 func schema(t testing.TB) protoreflect.FileDescriptor {
 	t.Helper()
 	text, err := os.ReadFile("testdata/agent.pb")

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"patronus/appliance"
@@ -83,7 +82,7 @@ type auditExportCmd struct {
 
 // Run implements kong's command.
 func (c *auditExportCmd) Run(env *Env) error {
-	return withLedger(c.DataDir, func(l *ledger.Ledger) error { return l.ExportAudit(io.Writer(env.Stdout), c.After) })
+	return withLedger(c.DataDir, func(l *ledger.Ledger) error { return l.ExportAudit(env.Stdout, c.After) })
 }
 
 // withLedger opens the ledger of a dashboard that is not running.

@@ -45,6 +45,7 @@ type commands struct {
 	Promote promoteCmd `cmd:"" help:"Make the appliance on this machine the dashboard of its fabric."`
 	Demote  demoteCmd  `cmd:"" help:"Take the dashboard role from the appliance on this machine; its history stays."`
 	Keygen  keygenCmd  `cmd:"" help:"Make a WireGuard key for an uplink."`
+	Enroll  enrollCmd  `cmd:"" help:"Make this machine a site of a fabric, by a one-time token of its dashboard."`
 	Root    rootCmd    `cmd:"" help:"Print the root keys that this appliance trusts."`
 	Join    joinCmd    `cmd:"" help:"Let a dashboard configure this site."`
 	Leave   leaveCmd   `cmd:"" help:"Let no dashboard configure this site any more."`
@@ -124,7 +125,7 @@ func run(ctx context.Context, env Env) (err error) {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return fmt.Errorf("%w: %s (patronus --help, or patronus COMMAND --help, lists what there is)", ErrUsage, err)
+		return fmt.Errorf("%w: %w (patronus --help, or patronus COMMAND --help, lists what there is)", ErrUsage, err)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cmds.LogLevel)); err != nil {

@@ -30,8 +30,20 @@ func command(t *testing.T, args ...string) (code int, out, errs string) {
 
 func TestHelp(t *testing.T) {
 	for _, c := range [][]string{
-		{}, {"run"}, {"lab"}, {"status"}, {"paths"}, {"flows"}, {"explain"}, {"config"}, {"config", "check"},
-		{"config", "reference"}, {"policy"}, {"reload"}, {"keygen"}, {"version"},
+		{},
+		{"run"},
+		{"lab"},
+		{"status"},
+		{"paths"},
+		{"flows"},
+		{"explain"},
+		{"config"},
+		{"config", "check"},
+		{"config", "reference"},
+		{"policy"},
+		{"reload"},
+		{"keygen"},
+		{"version"},
 	} {
 		code, out, errs := command(t, append(c, "--help")...)
 		if code != 0 || !strings.Contains(out, "Usage: patronus") || errs != "" {
@@ -155,10 +167,14 @@ var none = path.Value(math.NaN())
 
 func TestTables(t *testing.T) {
 	paths := []netstack.PathStatus{
-		{ID: "hq.wan0~east.wan0", State: "up", Endpoint: "198.51.100.2:51820", MTU: 1400, Scores: map[string]path.Score{"default": 97},
-			Metrics: path.Metrics{Latency: 12.34, PDVp95: 0.5, LossOut: 0, LossIn: 0.25, Tx: 12.5, Rx: 0.064}},
-		{ID: "hq.lte0~east.wan0", State: "down", Why: "missing probes", MTU: 1400, Scores: map[string]path.Score{"default": path.NoScore},
-			Metrics: path.Metrics{Latency: none, PDVp95: none, LossOut: 100, LossIn: none}},
+		{
+			ID: "hq.wan0~east.wan0", State: "up", Endpoint: "198.51.100.2:51820", MTU: 1400, Scores: map[string]path.Score{"default": 97},
+			Metrics: path.Metrics{Latency: 12.34, PDVp95: 0.5, LossOut: 0, LossIn: 0.25, Tx: 12.5, Rx: 0.064},
+		},
+		{
+			ID: "hq.lte0~east.wan0", State: "down", Why: "missing probes", MTU: 1400, Scores: map[string]path.Score{"default": path.NoScore},
+			Metrics: path.Metrics{Latency: none, PDVp95: none, LossOut: 100, LossIn: none},
+		},
 	}
 	golden(t, "paths", func(w *tabwriter.Writer) { writePaths(w, paths) })
 	golden(t, "status", func(w *tabwriter.Writer) {

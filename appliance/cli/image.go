@@ -83,10 +83,8 @@ func (c *imageUpdateCmd) Run(ctx context.Context, env *Env) error {
 		return err
 	}
 	defer in.Close()
-	edge := appliance.NewEdgeClient(appliance.EdgeSocket("/var/lib/patronus"))
-	defer edge.Close()
 	// An appliance that is not running now need not run after the update either.
-	status, statusErr := gateway{edge}.Status(ctx)
+	status, statusErr := NewGateway("/var/lib/patronus").Status(ctx)
 	options := slot.Options{
 		Tries: c.Tries, DryRun: c.DryRun, Now: time.Now(), Expect: pid1.Expect(status, statusErr),
 		Progress: imageProgress(env.Stdout, env.Terminal, time.Now),
@@ -202,11 +200,18 @@ func (c *imageVerifyCmd) Run(env *Env) error {
 }
 
 // gateway tells the first process of a machine how the gateway does.
-type gateway struct{ edge *appliance.EdgeClient }
+type gateway struct {
+	edge *appliance.EdgeClient
+	node *appliance.NodeClient
+}
+
+// dashboardSilence is after how long without a question a dashboard counts as
+// not reached. It asks every few seconds.
+const dashboardSilence = time.Minute
 
 // NewGateway asks the gateway that keeps its files in a data directory.
 func NewGateway(dataDir string) pid1.Gateway {
-	return gateway{appliance.NewEdgeClient(appliance.EdgeSocket(dataDir))}
+	return gateway{appliance.NewEdgeClient(appliance.EdgeSocket(dataDir)), appliance.NewNodeClient(appliance.NodeSocket(dataDir))}
 }
 
 // Status implements pid1.Gateway.
@@ -222,6 +227,10 @@ func (g gateway) Status(ctx context.Context) (pid1.Status, error) {
 		if st := s.Paths[i].State; st == "up" || st == "degraded" {
 			out.PathsUp++
 		}
+	}
+	// Without a node there is no history and no dashboard; packets go on.
+	if n, err := g.node.Status(ctx); err == nil {
+		out.Dashboard = n.Role.Role != appliance.RoleNone || time.Since(n.DashboardAskedAt) < dashboardSilence
 	}
 	return out, nil
 }

@@ -41,16 +41,21 @@ func (l *local) print(w io.Writer, v any, table func(*tabwriter.Writer)) error {
 }
 
 type runCmd struct {
-	Config  string `help:"The configuration (YAML); patronus config reference prints a commented one." required:"" type:"path" placeholder:"FILE"`
-	DataDir string `help:"Where to keep revisions, keys and history; default: what the configuration says." type:"path"`
-	User    uint32 `help:"Uid and gid of the node child when started as root." default:"65532"`
+	Config  string `help:"The configuration (YAML); patronus config reference prints a commented one. A site that was enrolled needs none." type:"path" placeholder:"FILE"`
+	DataDir string `help:"Where to keep revisions, keys and history; default: what the configuration says." env:"PATRONUS_DATA_DIR" type:"path"`
+	enrollFlags
+	User uint32 `help:"Uid and gid of the node child when started as root." default:"65532"`
 	appliance.NodeAddresses
 }
 
 // Run implements kong's command.
 func (c *runCmd) Run(ctx context.Context, env *Env, log *slog.Logger) error {
+	enroll, err := c.options(log)
+	if err != nil {
+		return err
+	}
 	return appliance.Supervise(ctx, appliance.SuperviseOptions{
-		ConfigFile: c.Config, DataDir: c.DataDir, NodeUser: c.User, Node: c.NodeAddresses, Logger: log, Reload: env.Reload,
+		ConfigFile: c.Config, DataDir: c.DataDir, Enroll: enroll, NodeUser: c.User, Node: c.NodeAddresses, Logger: log, Reload: env.Reload,
 	})
 }
 

@@ -57,6 +57,8 @@ type Console struct {
 	mu      sync.Mutex
 	states  map[string]*dashboard.SiteState // replaced, never written to
 	version uint64
+	blocks  map[blockKey]uint64 // since the last Facts
+	began   time.Time
 }
 
 // New builds a console; Run keeps it up to date.
@@ -67,7 +69,7 @@ func New(o Options) *Console {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Console{o: o, log: o.Log, now: o.Now, states: map[string]*dashboard.SiteState{}}
+	return &Console{o: o, log: o.Log, now: o.Now, began: o.Now(), states: map[string]*dashboard.SiteState{}}
 }
 
 // String names the task.

@@ -17,6 +17,7 @@ func (c *Console) publish(ctx context.Context) error {
 		}
 		for i := range b.Events {
 			e := &b.Events[i]
+			c.countBlock(e)
 			id := path.ID("")
 			if e.Type == "path_status_change" {
 				id = path.ID(e.Source)

@@ -434,7 +434,7 @@ func TestEnvelopeDamage(t *testing.T) {
 				t.Fatalf("bit %d of %d: %q", i, len(data)*8, got)
 			}
 		}
-		for n := range len(data) {
+		for n := range data {
 			if _, _, err := c.open("key", data[:n]); err == nil {
 				t.Fatalf("%d of %d bytes are enough", n, len(data))
 			}

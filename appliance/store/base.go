@@ -210,15 +210,6 @@ func (b *base) scan(prefix, from []byte, reverse bool, f func(key, sealed []byte
 	return err
 }
 
-// exists reports whether any key has a prefix.
-func (b *base) exists(prefix []byte) (found bool, err error) {
-	err = b.scan(prefix, nil, false, func(_, _ []byte) bool {
-		found = true
-		return false
-	})
-	return found, err
-}
-
 // put applies changes in their order. What fits in one transaction is applied
 // wholly or not at all; more than that is applied from the front. It is visible
 // when put returns, and durable after [base.sync].

@@ -14,7 +14,7 @@ import (
 )
 
 // Keys begin with their kind, then the day, so that a day is dropped whole; see
-// FORMAT.md. Kinds that stay at home are these:
+// FORMAT.md. These are the kinds that stay at home.
 const (
 	kindFleet   = 'q' // sketches of all series, by day, hour and metric
 	kindPending = 'p' // blocks that the sketches do not hold yet
@@ -44,8 +44,7 @@ func appendDay(prefix []byte, day uint32) []byte {
 // dayIn reads the day that is at an index of a key.
 func dayIn(key []byte, at int) uint32 { return binary.BigEndian.Uint32(key[at:]) }
 
-// key is where the block is kept:
-// 'b' tier day site 0 path 0 start
+// key is where the block is kept: 'b' tier day site 0 path 0 start.
 func (id BlockID) key() []byte {
 	k := make([]byte, 0, 16+len(id.Site)+len(id.Path)+2)
 	k = append(k, byte(KindBlock), byte(id.Tier))
@@ -76,8 +75,8 @@ func parseBlockKey(k []byte) (BlockID, error) {
 	return id, nil
 }
 
-// timed is a key of a kind that lists things of sites by time:
-// kind day at site 0 tail
+// timed is a key of a kind that lists things of sites by time: kind
+// day at site 0 tail.
 func timed(kind Kind, at int64, site, tail string) []byte {
 	k := make([]byte, 0, 14+len(site)+len(tail))
 	k = append(k, byte(kind))
@@ -103,7 +102,7 @@ func parseTimed(k []byte) (at int64, site, tail string, err error) {
 	return at, site, tail, nil
 }
 
-// ackKey is where an acknowledgement is kept: 'k' site 0 event
+// ackKey is where an acknowledgement is kept: 'k' site 0 event.
 func ackKey(site, event string) []byte {
 	k := append(append([]byte{byte(KindAck)}, site...), 0)
 	return append(k, event...)

@@ -184,8 +184,12 @@ func TestStateAt(t *testing.T) {
 			at             int64
 			revision, path string
 		}{
-			{noon, "1", ""}, {noon + 10*minuteMs, "1", `"up"`}, {noon + 69*minuteMs, "1", `"up"`},
-			{noon + 70*minuteMs, "1", `"down"`}, {noon + 81*minuteMs, "2", `"down"`}, {noon + 4*hourMs, "2", `"down"`},
+			{noon, "1", ""},
+			{noon + 10*minuteMs, "1", `"up"`},
+			{noon + 69*minuteMs, "1", `"up"`},
+			{noon + 70*minuteMs, "1", `"down"`},
+			{noon + 81*minuteMs, "2", `"down"`},
+			{noon + 4*hourMs, "2", `"down"`},
 			{noon + 6*hourMs, "2", ""},
 		} {
 			st, err := s.StateAt(w.at)
@@ -222,8 +226,10 @@ func TestFederation(t *testing.T) {
 		b.Samples = b.Samples[:len(b.Samples)/2]
 		appendAll(t, board, b)
 	}
-	appendAll(t, site, Batch{Site: "hq", At: end, Flows: []FlowRecord{flowAt(1, end)}, Events: []Event{{Type: "x"}},
-		Changes: []Change{{Key: "revision", Value: json.RawMessage("3")}}})
+	appendAll(t, site, Batch{
+		Site: "hq", At: end, Flows: []FlowRecord{flowAt(1, end)}, Events: []Event{{Type: "x"}},
+		Changes: []Change{{Key: "revision", Value: json.RawMessage("3")}},
+	})
 	c.ms = end + hourMs
 	for _, s := range []*Store{site, board} {
 		if err := s.Seal(); err != nil {

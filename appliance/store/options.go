@@ -1,7 +1,6 @@
 package store
 
 import (
-	"io"
 	"log/slog"
 	"time"
 )
@@ -67,8 +66,13 @@ func (o Options) withDefaults() Options {
 		field *time.Duration
 		value time.Duration
 	}{
-		{&k.Raw, raw}, {&k.Minute, minute}, {&k.Hour, 90 * day}, {&k.Flows, 30 * day},
-		{&k.Totals, 90 * day}, {&k.Events, 90 * day}, {&k.States, 90 * day},
+		{&k.Raw, raw},
+		{&k.Minute, minute},
+		{&k.Hour, 90 * day},
+		{&k.Flows, 30 * day},
+		{&k.Totals, 90 * day},
+		{&k.Events, 90 * day},
+		{&k.States, 90 * day},
 		{&k.Sketches, 90 * day},
 	} {
 		if *d.field <= 0 {
@@ -79,7 +83,7 @@ func (o Options) withDefaults() Options {
 		o.Now = time.Now
 	}
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return o
 }

@@ -227,10 +227,14 @@ func (s *Store) retired() ([][]byte, error) {
 		prefix []byte
 		keep   time.Duration
 	}{
-		{[]byte{byte(KindBlock), byte(Raw)}, k.Raw}, {[]byte{byte(KindBlock), byte(Minute)}, k.Minute},
-		{[]byte{byte(KindBlock), byte(Hour)}, k.Hour}, {[]byte{byte(KindFlows)}, k.Flows},
-		{[]byte{byte(KindTotals)}, k.Totals}, {[]byte{byte(KindEvent)}, k.Events},
-		{[]byte{byte(KindState)}, k.States}, {[]byte{kindFleet}, k.Sketches},
+		{[]byte{byte(KindBlock), byte(Raw)}, k.Raw},
+		{[]byte{byte(KindBlock), byte(Minute)}, k.Minute},
+		{[]byte{byte(KindBlock), byte(Hour)}, k.Hour},
+		{[]byte{byte(KindFlows)}, k.Flows},
+		{[]byte{byte(KindTotals)}, k.Totals},
+		{[]byte{byte(KindEvent)}, k.Events},
+		{[]byte{byte(KindState)}, k.States},
+		{[]byte{kindFleet}, k.Sketches},
 	} {
 		oldest := dayOf(now - c.keep.Milliseconds())
 		newest := dayOf(now) + 400

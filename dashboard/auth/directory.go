@@ -40,8 +40,10 @@ func (o *Options) withDefaults() {
 		at  *time.Duration
 		def time.Duration
 	}{
-		{&o.AccessFor, 5 * time.Minute}, {&o.SessionFor, 12 * time.Hour},
-		{&o.IdleFor, time.Hour}, {&o.SetupFor, 10 * time.Minute},
+		{&o.AccessFor, 5 * time.Minute},
+		{&o.SessionFor, 12 * time.Hour},
+		{&o.IdleFor, time.Hour},
+		{&o.SetupFor, 10 * time.Minute},
 	} {
 		if *d.at <= 0 {
 			*d.at = d.def

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +41,9 @@ type DistributorOptions struct {
 	Plane  *Plane
 	Ledger *ledger.Ledger
 	Signer Signer
+	// Self is the dashboard's own site: it is given a revision after the others,
+	// since what it changes may cut the ways to them.
+	Self string
 	// Reach is the way to a site of the current configuration.
 	Reach func(site string) Site
 	Now   func() time.Time
@@ -56,6 +60,8 @@ const (
 	retryFirst = time.Second
 	retryMost  = 2 * time.Minute
 	lookAgain  = 30 * time.Second
+	// selfAfter is how long the dashboard's own site waits for the others.
+	selfAfter = time.Second
 )
 
 // Progress is how far a site has got.
@@ -66,6 +72,8 @@ type Progress struct {
 	At       time.Time `json:"at,omitzero"`
 	// Failed says why it has not taken a newer one.
 	Failed string `json:"failed,omitempty"`
+	// Rejected: the site has tried the revision and rolled it back by itself.
+	Rejected bool `json:"rejected,omitempty"`
 	// Unmanaged sites follow their own files: they have not joined.
 	Unmanaged bool `json:"unmanaged,omitempty"`
 }
@@ -192,8 +200,7 @@ func (d *Distributor) Progress() map[string]Progress {
 // behind.
 func (d *Distributor) round(ctx context.Context, all bool) {
 	st := d.o.Plane.Current()
-	rev := st.Revision
-	if rev.Number == 0 {
+	if st.Revision.Number == 0 {
 		return
 	}
 	term, err := d.o.Signer.Term()
@@ -201,10 +208,14 @@ func (d *Distributor) round(ctx context.Context, all bool) {
 		return // a standby, or fenced: nothing is sent
 	}
 	var group errgroup.Group
-	group.SetLimit(pushAtOnce)
+	group.SetLimit(pushAtOnce + 1)
+	var others sync.WaitGroup // pushes to other sites than our own
 	now := d.now()
 	names := make(map[string]bool, len(st.Network.Sites))
 	for i := range st.Network.Sites {
+		if st.Network.Sites[i].Pending() {
+			continue // there is nobody to send it to
+		}
 		name := st.Network.Sites[i].Name
 		names[name] = true
 		d.mu.Lock()
@@ -213,25 +224,53 @@ func (d *Distributor) round(ctx context.Context, all bool) {
 			t = &target{Progress: Progress{Site: name}}
 			d.progress[name] = t
 		}
-		behind := t.Revision < rev.Number || t.Failed != ""
+		mine := d.o.Plane.For(name)
+		number := mine.Revision.Number
+		behind := t.Revision < number || t.Failed != ""
 		skip := now.Before(t.next) || !behind && !all
 		d.mu.Unlock()
 		if skip {
 			continue
 		}
+		if name != d.o.Self {
+			others.Add(1)
+		}
 		group.Go(func() error {
-			err := d.push(ctx, name, st, term)
-			d.note(name, rev.Number, err)
-			return nil
+			if name == d.o.Self {
+				d.letOthersGo(ctx, &others)
+			} else {
+				defer others.Done()
+			}
+			err := d.push(ctx, name, mine, term)
+			d.note(name, number, err)
+			return d.report(ctx, name, number, err)
 		})
 	}
-	_ = group.Wait() // what fails is in the progress
+	if err := group.Wait(); err != nil {
+		d.log.Error("a rejected revision is not in the audit log", "err", err)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name := range d.progress {
 		if !names[name] {
 			delete(d.progress, name)
 		}
+	}
+}
+
+// letOthersGo waits a moment for the pushes to other sites.
+func (d *Distributor) letOthersGo(ctx context.Context, others *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		others.Wait() // bounded: so is each push
+	}()
+	moment := time.NewTimer(selfAfter)
+	defer moment.Stop()
+	select {
+	case <-ctx.Done():
+	case <-done:
+	case <-moment.C:
 	}
 }
 
@@ -246,7 +285,7 @@ func (d *Distributor) note(site string, number uint64, err error) {
 	now := d.now()
 	switch {
 	case err == nil:
-		t.Revision, t.At, t.Failed, t.Unmanaged = max(t.Revision, number), now.UTC(), "", false
+		t.Revision, t.At, t.Failed, t.Unmanaged, t.Rejected = max(t.Revision, number), now.UTC(), "", false, false
 		t.wait, t.next = 0, time.Time{}
 		return
 	case errors.Is(err, context.Canceled):
@@ -254,12 +293,67 @@ func (d *Distributor) note(site string, number uint64, err error) {
 	case isUnjoined(err):
 		t.Unmanaged = true
 	}
+	t.Rejected = strings.Contains(err.Error(), configs.ErrRejected.Error())
 	if t.Failed != err.Error() {
 		d.log.Warn("site has not taken the revision", "site", site, "rev", number, "err", err)
 	}
 	t.Failed = err.Error()
 	t.wait = min(max(2*t.wait, retryFirst), retryMost)
 	t.next = now.Add(t.wait + rand.N(t.wait/4+1))
+}
+
+// Holds reports whether this dashboard may sign: nil, or why not.
+func (d *Distributor) Holds() error {
+	_, err := d.o.Signer.Term()
+	return err
+}
+
+// First is the newest revision for a site that cannot be reached yet, signed,
+// as the network has the site. Pushes go on from it.
+func (d *Distributor) First(ctx context.Context, site string) ([]byte, error) {
+	term, err := d.o.Signer.Term()
+	if err != nil {
+		return nil, err
+	}
+	st := d.o.Plane.Current()
+	want, err := st.Network.Config(site)
+	if err != nil {
+		return nil, err
+	}
+	body, err := want.Canonical()
+	if err != nil {
+		return nil, err
+	}
+	last, err := d.issued(site)
+	if err != nil {
+		return nil, err
+	}
+	signed, _, err := d.issue(ctx, site, want, st.Revision, term, last, sha256.Sum256(body))
+	return signed, err
+}
+
+// report writes down, once, that a site has rolled a revision back.
+func (d *Distributor) report(ctx context.Context, site string, number uint64, why error) error {
+	if why == nil || !strings.Contains(why.Error(), configs.ErrRejected.Error()) {
+		return nil
+	}
+	key := fmt.Sprintf("rejected/%020d/%s", number, site)
+	return d.o.Ledger.Update(ctx, func(tx *ledger.Tx) error {
+		if _, err := tx.Get(key); !errors.Is(err, ledger.ErrNotFound) {
+			return err
+		}
+		text, err := json.Marshal(why.Error())
+		if err != nil {
+			return err
+		}
+		if err := tx.Put(key, text); err != nil {
+			return err
+		}
+		return tx.Audit(ledger.AuditRecord{
+			At: d.now().UTC(), User: "system", Action: "revision_rejected", ResourceType: "site", ResourceID: site,
+			After: text, Outcome: "failed",
+		})
+	})
 }
 
 // push makes sure that a site runs what it should.
@@ -283,13 +377,15 @@ func (d *Distributor) push(ctx context.Context, site string, st *State, term uin
 	if err != nil {
 		return err
 	}
-	now, err := running.Canonical()
-	if err != nil {
-		return err
-	}
 	sum := sha256.Sum256(body)
-	if last != nil && last.Term == term && last.Acked && last.Body == sum && bytes.Equal(now, body) {
-		return nil
+	if last != nil && last.Term == term && last.Acked && last.Body == sum {
+		now, err := running.Canonical()
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(now, body) {
+			return nil
+		}
 	}
 	signed, next, err := d.issue(ctx, site, want, st.Revision, term, last, sum)
 	if err != nil {
@@ -310,7 +406,7 @@ func (d *Distributor) adopt(ctx context.Context, site string, running *configs.C
 		return nil
 	}
 	_, err := d.o.Plane.Commit(ctx, auth.Actor{User: "system"}, Change{
-		Action: "adopt_site", Kind: "site", ID: site,
+		Action: "adopt_site", Kind: "site", ID: site, System: true,
 		Edit: func(n *configs.Network) error { return n.Adopt(running) },
 	})
 	if errors.Is(err, ErrUnchanged) {
@@ -322,7 +418,8 @@ func (d *Distributor) adopt(ctx context.Context, site string, running *configs.C
 // SiteConfig is the fabric's configuration as one site is to run it: what all
 // share is the fabric's, what concerns the site alone is as the site has it.
 func SiteConfig(network *configs.Network, running *configs.Config) (*configs.Config, error) {
-	n := network.Clone()
+	n := *network
+	n.Sites = slices.Clone(network.Sites) // Adopt changes one, and only its fields
 	if err := n.Adopt(running); err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ type box struct {
 	running *configs.Config
 	applied int
 	away    bool
+	refuses error // what it answers to every revision
 }
 
 var errAway = errors.New("no route to host")
@@ -43,6 +44,9 @@ func (b *box) Apply(_ context.Context, signed []byte) error {
 	defer b.mu.Unlock()
 	if b.away {
 		return errAway
+	}
+	if b.refuses != nil {
+		return fmt.Errorf("%s", b.refuses) // as text, like over the wire
 	}
 	rev, err := b.store.Save(signed)
 	if err != nil {

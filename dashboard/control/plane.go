@@ -50,8 +50,17 @@ type Change struct {
 	// Show is what of a network the audit log keeps as before and after; nil if
 	// there is nothing.
 	Show func(n *configs.Network) any
+	// Also is written in the transaction of the revision; if it fails nothing is
+	// written. It may be called again. nil for nothing.
+	Also func(tx *ledger.Tx) error
+	// System changes are made by the dashboard itself, for an appliance.
+	System bool
+	// Staged gives the change to the sites by stages; nil: to all at once.
+	Staged *Staged
 	// DryRun checks the change and writes nothing.
 	DryRun bool
+
+	rollout *Rollout // what becomes of the rollout in progress
 }
 
 // Plane keeps the configuration.
@@ -76,6 +85,8 @@ type state struct {
 	State
 	history []Revision // oldest first, those that are kept in full
 	changed chan struct{}
+	rollout *Rollout // the newest; nil if there was none
+	held    *State   // of the sites that a rollout has not come to; nil: none are held back
 }
 
 func revisionKey(n uint64) string { return fmt.Sprintf("revision/%020d", n) }
@@ -103,6 +114,7 @@ func Open(ctx context.Context, l *ledger.Ledger, first *configs.Network, now fun
 		newest, err := read(tx, s.history[len(s.history)-1])
 		if err == nil {
 			s.State = *newest
+			err = p.loadRollout(tx, s)
 		}
 		return err
 	})
@@ -190,6 +202,9 @@ func (p *Plane) Commit(ctx context.Context, by auth.Actor, ch Change) (Revision,
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.state.Load()
+	if s.rollout.InProgress() && !ch.System && ch.rollout == nil {
+		return s.Revision, ErrRollout
+	}
 	next := State{Network: s.Network.Clone()}
 	if err := ch.Edit(next.Network); err != nil {
 		return s.Revision, err
@@ -212,14 +227,30 @@ func (p *Plane) Commit(ctx context.Context, by auth.Actor, ch Change) (Revision,
 		}
 	}
 	next.Revision = Revision{Number: s.Revision.Number + 1, At: p.now().UTC(), User: by.User, Action: ch.Action, Kind: ch.Kind, ID: ch.ID}
+	begun, err := p.planned(by, ch, s, &next)
+	if err != nil {
+		return s.Revision, err
+	}
 	if ch.DryRun {
 		return next.Revision, nil
 	}
-	if err := p.write(ctx, by, ch, s.Network, next.Network, text, next.Revision, s.history); err != nil {
+	kept := s.history[max(0, len(s.history)+1-keepRevisions):]
+	out := &state{State: next, history: append(slices.Clip(kept), next.Revision), changed: make(chan struct{}), rollout: s.rollout}
+	if begun != nil {
+		out.rollout = begun
+	}
+	if out.rollout.InProgress() {
+		held := s.State
+		if begun == nil {
+			held = *s.held
+		}
+		held.Network = heldNetwork(held.Network, next.Network)
+		out.held = &held
+	}
+	if err := p.write(ctx, by, ch, s, out, text, begun); err != nil {
 		return s.Revision, fmt.Errorf("write revision %d: %w", next.Revision.Number, err)
 	}
-	kept := s.history[max(0, len(s.history)+1-keepRevisions):]
-	p.state.Store(&state{State: next, history: append(slices.Clip(kept), next.Revision), changed: make(chan struct{})})
+	p.state.Store(out)
 	close(s.changed)
 	return next.Revision, nil
 }
@@ -229,6 +260,9 @@ func (p *Plane) Commit(ctx context.Context, by auth.Actor, ch Change) (Revision,
 // them finds what is wrong with it; what concerns one site alone is checked
 // for the sites that changed. Classes name uplinks that each site must have.
 func check(before, after *configs.Network) (*configs.Config, error) {
+	if err := after.Rehearse(); err != nil {
+		return nil, err
+	}
 	c, err := shared(after)
 	if err != nil {
 		return nil, err
@@ -250,11 +284,17 @@ func check(before, after *configs.Network) (*configs.Config, error) {
 			return nil, err
 		}
 	}
+	if after.Alerts != nil {
+		if err := after.Alerts.Validate(); err != nil {
+			return nil, err
+		}
+	}
 	_, err = Compile(c)
 	return c, err
 }
 
-func (p *Plane) write(ctx context.Context, by auth.Actor, ch Change, before, after *configs.Network, text []byte, r Revision, history []Revision) error {
+func (p *Plane) write(ctx context.Context, by auth.Actor, ch Change, from, to *state, text []byte, begun *Rollout) error {
+	before, after, r, history := from.Network, to.Network, to.Revision, from.history
 	head, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -272,6 +312,16 @@ func (p *Plane) write(ctx context.Context, by auth.Actor, ch Change, before, aft
 		}
 	}
 	return p.ledger.Update(ctx, func(tx *ledger.Tx) error {
+		if ch.Also != nil {
+			if err := ch.Also(tx); err != nil {
+				return err
+			}
+		}
+		if begun != nil {
+			if err := put(tx, rolloutKey, begun); err != nil {
+				return err
+			}
+		}
 		if len(history) >= keepRevisions {
 			oldest := history[len(history)-keepRevisions].Number
 			if err := errors.Join(tx.Delete(revisionKey(oldest)), tx.Delete(bodyKey(oldest))); err != nil {

@@ -39,7 +39,8 @@ func TestCommits(t *testing.T) {
 	}
 	by := auth.Actor{User: "root"}
 	add := func(spec string, dry bool) (Revision, error) {
-		return p.Commit(t.Context(), by, Change{Action: "create_policy", Kind: "policy", ID: "default~deny", DryRun: dry,
+		return p.Commit(t.Context(), by, Change{
+			Action: "create_policy", Kind: "policy", ID: "default~deny", DryRun: dry,
 			Edit: func(n *configs.Network) error {
 				n.Policies = append(n.Policies, configs.Policy{Spec: spec})
 				return nil

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -62,7 +61,7 @@ func newTestExporter(t *testing.T, f *fake) (*Exporter, *[]Dropped) {
 			}
 			told = append(told, d)
 			return nil
-		}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

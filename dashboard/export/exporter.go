@@ -185,7 +185,7 @@ func (e *Exporter) reportLoss(ctx context.Context, l queue.Loss) bool {
 		e.log.Warn("export: a loss could not be reported", "err", err, "why", d.Message)
 		return false
 	}
-	e.log.Warn("export: "+d.Message, "why", l.Why)
+	e.log.Warn("not exported", "why", l.Why, "err", d.Message)
 	return true
 }
 

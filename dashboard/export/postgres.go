@@ -144,7 +144,6 @@ func (p *postgres) connect(ctx context.Context) error {
 type rows struct {
 	table   string
 	columns []string
-	key     string
 	values  [][]any
 	times   map[int64]time.Time // by day
 }
@@ -172,7 +171,7 @@ func (p *postgres) write(ctx context.Context, batches []store.Batch) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback(ctx)
+	defer func() { _ = tx.Rollback(ctx) }() // nothing, once it is committed
 	for i := range all {
 		if err := p.copy(ctx, tx, &all[i]); err != nil {
 			return err

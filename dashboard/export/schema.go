@@ -89,7 +89,7 @@ func (p *postgres) migrate(ctx context.Context, c *pgx.Conn) (hyper bool, err er
 	if err != nil {
 		return false, err
 	}
-	defer tx.Rollback(ctx)
+	defer func() { _ = tx.Rollback(ctx) }() // nothing, once it is committed
 	exec := func(sql string, args ...any) {
 		if err == nil {
 			if _, err = tx.Exec(ctx, sql, args...); err != nil {

@@ -32,7 +32,7 @@ func metrics() []metric {
 		{"cpu1", "CPU, TCP 1", "s/GB", 2},
 		{"cpu4", "CPU, TCP 4", "s/GB", 2},
 		{"machine4", "machine, TCP 4", "s/GB", 2},
-		{"rss", "RSS", "MiB", 0},
+		{"pss", "memory (PSS)", "MiB", 0},
 		{"idle", "idle CPU", "%", 1},
 	}
 }
@@ -164,7 +164,7 @@ func (r *Result) Markdown() string {
 	b.WriteString(`
 Columns: TCP by iperf3, 3 s. UDP is the highest rate that host A offers with less than 1 % missing at host B 50 ms
 later, found by a bounded search. RTT is a UDP ping-pong of 64 bytes, one at a time. CPU is user and system time of all
-processes of both gateways; machine is everything that was not idle, load generators and softirq included. RSS is of
+processes of both gateways; machine is everything that was not idle, load generators and softirq included. Memory is of
 one gateway, all its processes, after the load. Idle CPU is of both gateways while nothing passes.
 `)
 	for _, l := range []struct {

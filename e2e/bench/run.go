@@ -153,9 +153,9 @@ func (c *contender) measure(ctx context.Context, row *Row) error {
 		gb := t.bytes / 1e9
 		row.add(fmt.Sprintf("tcp%d", streams), t.bits/1e9)
 		row.add(fmt.Sprintf("machine%d", streams), (after.all-before.all)/gb)
-		if after.rss > 0 {
+		if after.pss > 0 {
 			row.add(fmt.Sprintf("cpu%d", streams), (after.cpu-before.cpu)/gb)
-			row.add("rss", after.rss/2/(1<<20))
+			row.add("pss", after.pss/2/(1<<20))
 		}
 	}
 	if c.tcpOnly || ctx.Err() != nil {

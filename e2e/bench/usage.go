@@ -15,33 +15,49 @@ const userHZ = 100
 type usage struct {
 	cpu float64 // seconds, of both gateways, ended children included
 	all float64 // seconds that the machine was not idle
-	rss float64 // bytes, of both gateways
+	pss float64 // bytes of memory, of both gateways; what processes share counts once
 }
 
 func (w *world) usage() usage {
 	u := usage{all: busySeconds()}
 	for _, n := range []netns{w.a.gateway, w.b.gateway} {
 		for _, pid := range n.pids() {
-			cpu, rss := processUsage(pid)
-			u.cpu += cpu
-			u.rss += rss
+			u.cpu += processTime(pid)
+			u.pss += processMemory(pid)
 		}
 	}
 	return u
 }
 
-// processUsage is zero for a process that has just ended.
-func processUsage(pid int) (cpu, rss float64) {
+// processTime is zero for a process that has just ended.
+func processTime(pid int) (cpu float64) {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return 0, 0
+		return 0
 	}
 	// The name may hold anything but ends with the last parenthesis.
 	f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	for _, i := range []int{11, 12, 13, 14} { // utime, stime, cutime, cstime
 		cpu += number(f, i) / userHZ
 	}
-	return cpu, number(f, 21) * float64(os.Getpagesize())
+	return cpu
+}
+
+// processMemory is the proportional set size in bytes: a page that n processes
+// map, as those of one program do, counts to each as its n-th part (proc(5),
+// smaps_rollup). A contender of three processes is not charged three times for
+// its program.
+func processMemory(pid int) float64 {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+			return number(strings.Fields(rest), 0) * 1024
+		}
+	}
+	return 0
 }
 
 func number(f []string, i int) float64 {

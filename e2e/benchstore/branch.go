@@ -115,7 +115,8 @@ func branch(dir string) (out struct {
 	Blocks    int
 	Bytes     uint64
 	Err       string
-}) {
+},
+) {
 	clock := time.UnixMilli(branchBase).Add(branchDays * 24 * time.Hour)
 	s, err := store.Open(filepath.Join(dir, "branch"), store.Options{Now: func() time.Time { return clock }})
 	if err != nil {

@@ -204,10 +204,10 @@ type seen struct {
 	Note     string
 }
 
-func (s *seen) note(format string, args ...any) {
-	s.Wrong++
-	if len(s.Note) < 300 {
-		s.Note += fmt.Sprintf(format, args...) + "; "
+func (out *seen) note(format string, args ...any) {
+	out.Wrong++
+	if len(out.Note) < 300 {
+		out.Note += fmt.Sprintf(format, args...) + "; "
 	}
 }
 

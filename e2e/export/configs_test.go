@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -61,7 +60,7 @@ func (l *lively) Stats() store.Stats {
 func allCollectors(t *testing.T) []prom.Collector {
 	t.Helper()
 	x, err := export.New(export.Options{Dir: t.TempDir(), Sinks: []export.Sink{{Name: "a", Influx: &export.Influx{URL: "http://127.0.0.1", Database: "d"}}}},
-		func(context.Context, store.Event) error { return nil }, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		func(context.Context, store.Event) error { return nil }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

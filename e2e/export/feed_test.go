@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -84,7 +83,7 @@ func run(t *testing.T, o export.Options) *exporter {
 		o.Sinks[i].Retry = export.Retry{Min: 50 * time.Millisecond, Max: time.Second}
 	}
 	var err error
-	if e.Exporter, err = export.New(o, report, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
+	if e.Exporter, err = export.New(o, report, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

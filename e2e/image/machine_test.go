@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,8 @@ type machine struct {
 	disk string
 	nics []nic
 	args []string
+	// within is what the emulator is started by, for a network of its own.
+	within []string
 
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
@@ -77,7 +80,8 @@ func (m *machine) boot() {
 		args = append(args, "-netdev", fmt.Sprintf("stream,id=n%d,server=off,addr.type=unix,addr.path=%s", i, n.socket),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=n%d,mac=%s,romfile=", i, n.mac))
 	}
-	m.cmd = exec.Command("qemu-system-x86_64", append(args, m.args...)...)
+	args = slices.Concat(m.within, []string{"qemu-system-x86_64"}, args, m.args)
+	m.cmd = exec.Command(args[0], args[1:]...)
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	m.mu.Lock()
 	m.text.Reset()

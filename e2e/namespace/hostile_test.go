@@ -20,9 +20,6 @@ import (
 const (
 	attackRate = 8000 // packets a second
 	rssBar     = 50 << 20
-	// aliveEvery is how long a block of an established connection may take
-	// during an attack, on average, on a machine that is as busy as it can be.
-	aliveEvery = 50 * time.Millisecond
 )
 
 func attackTime() time.Duration {

@@ -184,9 +184,12 @@ func inBandLoss(t *testing.T, w *world, a, b *site, loss float64) {
 		who, way string
 		says     float64
 	}{
-		{"receiver b, counted", "a>b", received(b1, b0)}, {"receiver a, counted", "b>a", received(a1, a0)},
-		{"sender a, window", "a>b", value(a1.Metrics.LossOut)}, {"sender b, window", "b>a", value(b1.Metrics.LossOut)},
-		{"receiver b, window", "a>b", value(b1.Metrics.LossIn)}, {"receiver a, window", "b>a", value(a1.Metrics.LossIn)},
+		{"receiver b, counted", "a>b", received(b1, b0)},
+		{"receiver a, counted", "b>a", received(a1, a0)},
+		{"sender a, window", "a>b", value(a1.Metrics.LossOut)},
+		{"sender b, window", "b>a", value(b1.Metrics.LossOut)},
+		{"receiver b, window", "a>b", value(b1.Metrics.LossIn)},
+		{"receiver a, window", "b>a", value(a1.Metrics.LossIn)},
 	} {
 		t.Logf("loss %.1f %%, %s: truth %.3f %%, %s says %.3f %%", 100*loss, r.way, truth[r.way], r.who, r.says)
 		if math.IsNaN(r.says) {

@@ -82,7 +82,8 @@ func TestWrite(t *testing.T) {
 		{"EFI/Linux/patronus-1795573384.efi", bytes.Repeat([]byte("kernel"), 5000)},
 		{"EFI/Linux/patronus-1795573385+3.efi", []byte("k2")},
 		{"loader/loader.conf", []byte("timeout 0\n")},
-		{"exactly13long", nil}, {"patronus.yaml", []byte("fabric: acme\n")},
+		{"exactly13long", nil},
+		{"patronus.yaml", []byte("fabric: acme\n")},
 	}
 	m := &memory{make([]byte, size)}
 	if err := Write(m, 0, size, "PATRONUS", time.Unix(1795573384, 0), files); err != nil {

@@ -67,11 +67,21 @@ func compress(data []byte) ([]byte, error) {
 // image knows of itself.
 func initramfs(binary []byte, modules []*module, files map[string][]byte) ([]byte, error) {
 	all := []entry{
-		{name: "dev", mode: modeDir}, {name: "proc", mode: modeDir}, {name: "sys", mode: modeDir},
-		{name: "run", mode: modeDir}, {name: "tmp", mode: 0o041777}, {name: "etc", mode: modeDir},
-		{name: "lib", mode: modeDir}, {name: "lib/modules", mode: modeDir}, {name: "lib/patronus", mode: modeDir},
-		{name: "sbin", mode: modeDir}, {name: "boot", mode: modeDir}, {name: "media", mode: modeDir},
-		{name: "var", mode: modeDir}, {name: "var/lib", mode: modeDir}, {name: "var/lib/patronus", mode: modeDir},
+		{name: "dev", mode: modeDir},
+		{name: "proc", mode: modeDir},
+		{name: "sys", mode: modeDir},
+		{name: "run", mode: modeDir},
+		{name: "tmp", mode: 0o041777},
+		{name: "etc", mode: modeDir},
+		{name: "lib", mode: modeDir},
+		{name: "lib/modules", mode: modeDir},
+		{name: "lib/patronus", mode: modeDir},
+		{name: "sbin", mode: modeDir},
+		{name: "boot", mode: modeDir},
+		{name: "media", mode: modeDir},
+		{name: "var", mode: modeDir},
+		{name: "var/lib", mode: modeDir},
+		{name: "var/lib/patronus", mode: modeDir},
 		// What a configuration keeps in /etc/patronus outlives a restart.
 		{name: "etc/patronus", mode: modeLink, data: []byte("/var/lib/patronus/etc")},
 		{name: "dev/console", mode: modeChar, major: 5, minor: 1},

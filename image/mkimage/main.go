@@ -27,9 +27,9 @@ import (
 )
 
 type options struct {
-	arch, binary, init, out, cache, kernel, version, key, trust, only, cmdline string
-	seq                                                                        uint64
-	epoch                                                                      int64
+	arch, binary, init, modules, out, cache, kernel, version, key, trust, only, cmdline string
+	seq                                                                                 uint64
+	epoch                                                                               int64
 }
 
 func main() {
@@ -37,6 +37,7 @@ func main() {
 	flag.StringVar(&o.arch, "arch", "amd64", "amd64 or arm64")
 	flag.StringVar(&o.binary, "binary", "bin/patronus", "the static binary")
 	flag.StringVar(&o.init, "init", "", "another program as init of the disk; default: the binary")
+	flag.StringVar(&o.modules, "modules", "", "with -init: the kernel modules of the disk, patterns below kernel/ with commas between them")
 	flag.StringVar(&o.out, "out", "image/out", "where to write")
 	flag.StringVar(&o.cache, "cache", "image/out/cache", "where Debian's packages are kept")
 	flag.StringVar(&o.kernel, "kernel", "generic", "generic (all machines) or cloud (virtual machines only)")
@@ -189,16 +190,16 @@ func (o *options) unified(d *debian, kernel, boot deb, efi string, binary, trust
 		return nil, nil, err
 	}
 	release := strings.TrimPrefix(kernel.name, "linux-image-")
-	modules, err := selectModules(filepath.Join(kernelDir, "lib/modules", release, "kernel"))
-	if err != nil {
-		return nil, nil, err
-	}
-	init := binary
+	init, patterns := binary, modulePatterns
 	if o.init != "" {
 		if init, err = os.ReadFile(o.init); err != nil {
 			return nil, nil, fmt.Errorf("init: %w", err)
 		}
-		modules = nil
+		patterns = strings.ReplaceAll(o.modules, ",", "\n")
+	}
+	modules, err := selectModules(filepath.Join(kernelDir, "lib/modules", release, "kernel"), patterns)
+	if err != nil {
+		return nil, nil, err
 	}
 	self, err := json.Marshal(map[string]any{"arch": o.arch, "version": o.version, "seq": o.seq, "epoch": o.epoch, "kernel": release})
 	if err != nil {

@@ -162,7 +162,7 @@ func TestModulePatterns(t *testing.T) {
 		"fs/ext4/ext4": true, "arch/x86/crypto/crc32c-intel": true, "drivers/net/ethernet/intel/igc/igc": true,
 		"drivers/net/ethernet/intel/e1000/e1000": true, "drivers/gpu/drm/i915/i915": false, "fs/btrfs/btrfs": false, "# disks": false,
 	} {
-		if got := selected(path); got != want {
+		if got := selected(path, modulePatterns); got != want {
 			t.Errorf("%s: %v", path, got)
 		}
 	}

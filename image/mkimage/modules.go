@@ -25,8 +25,8 @@ type module struct {
 }
 
 // selectModules reads the modules below dir (…/kernel) that the patterns name,
-// and all that they depend on.
-func selectModules(dir string) ([]*module, error) {
+// one in each line, and all that they depend on.
+func selectModules(dir, patterns string) ([]*module, error) {
 	files := map[string]string{} // name -> file
 	var wanted []string
 	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
@@ -39,7 +39,7 @@ func selectModules(dir string) ([]*module, error) {
 		}
 		name := moduleName(file)
 		files[name] = file
-		if selected(strings.TrimSuffix(filepath.ToSlash(rel), ".ko")) {
+		if selected(strings.TrimSuffix(filepath.ToSlash(rel), ".ko"), patterns) {
 			wanted = append(wanted, name)
 		}
 		return nil
@@ -77,8 +77,8 @@ func moduleName(file string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(filepath.Base(file), ".ko"), "-", "_")
 }
 
-func selected(rel string) bool {
-	for line := range strings.Lines(modulePatterns) {
+func selected(rel, patterns string) bool {
+	for line := range strings.Lines(patterns) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "#") {
 			continue

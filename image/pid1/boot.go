@@ -47,9 +47,12 @@ func (s *system) boot(ctx context.Context) {
 	for _, sysctl := range []struct{ name, value string }{
 		// Several uplinks with a default route each: an answer may come in where
 		// the kernel would not have sent the question.
-		{"net/ipv4/conf/all/rp_filter", "2"}, {"net/ipv4/conf/default/rp_filter", "2"},
-		{"net/core/rmem_max", "8388608"}, {"net/core/wmem_max", "8388608"},
-		{"kernel/printk", "4 4 1 4"}, {"vm/panic_on_oom", "0"},
+		{"net/ipv4/conf/all/rp_filter", "2"},
+		{"net/ipv4/conf/default/rp_filter", "2"},
+		{"net/core/rmem_max", "8388608"},
+		{"net/core/wmem_max", "8388608"},
+		{"kernel/printk", "4 4 1 4"},
+		{"vm/panic_on_oom", "0"},
 	} {
 		s.report(sysctl.name, os.WriteFile("/proc/sys/"+sysctl.name, []byte(sysctl.value), 0))
 	}
@@ -187,7 +190,7 @@ func (s *system) takeToken(found provision.Found, espDir string) error {
 	if found.Token == "" {
 		return nil
 	}
-	if err := replaceFile(filepath.Join(dataDir, "etc", provision.TokenFile), []byte(string(found.Token)+"\n")); err != nil {
+	if err := replaceFile(tokenFile, []byte(string(found.Token)+"\n")); err != nil {
 		return err
 	}
 	s.log.Info("enrollment token taken", "from", found.Source)
@@ -233,9 +236,8 @@ func (s *system) updateFromVolume(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			_, missing := os.Stat(configFile)
 			manifest, err := m.Install(ctx, f, slot.Options{
-				Tries: 3, NotAgain: true, Now: time.Now(), Expect: slot.Expectation{Configured: missing == nil},
+				Tries: 3, NotAgain: true, Now: time.Now(), Expect: slot.Expectation{Configured: configured()},
 			})
 			if errors.Is(err, release.ErrOlder) {
 				return nil // the stick was left in

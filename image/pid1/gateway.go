@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,17 +23,17 @@ func (s *system) runGateway(ctx context.Context) error {
 	}
 	wait := time.Second
 	for {
-		if _, err := os.Stat(configFile); err != nil {
-			if !errors.Is(err, fs.ErrNotExist) {
-				s.report("configuration", err)
-			}
+		args := runArguments(configFile, tokenFile, enrolledFile)
+		if args == nil {
 			if !pause(ctx, 2*time.Second) {
 				return ctx.Err()
 			}
 			continue
 		}
-		s.report("keys", s.uplinkKeys())
-		cmd := exec.Command(executable, "run", "--config", configFile, "--data-dir", dataDir)
+		if args[0] == "--config" {
+			s.report("keys", s.uplinkKeys())
+		}
+		cmd := exec.Command(executable, append([]string{"run", "--data-dir", dataDir}, args...)...)
 		cmd.Args[0] = "patronus"
 		cmd.Stdout, cmd.Stderr = s.ring, s.ring
 		cmd.Env = []string{"PATH=", "HOME=" + dataDir}
@@ -56,6 +55,28 @@ func (s *system) runGateway(ctx context.Context) error {
 		}
 		wait = min(2*wait, 30*time.Second)
 	}
+}
+
+// runArguments are those of `patronus run`: a configuration of the site's own,
+// or what an enrollment has left, or a token to enroll by; nil if there is
+// nothing to begin with.
+func runArguments(config, token, enrolled string) []string {
+	exists := func(file string) bool {
+		_, err := os.Stat(file)
+		return err == nil
+	}
+	switch {
+	case exists(config):
+		return []string{"--config", config}
+	case exists(enrolled), exists(token):
+		return []string{"--token-file", token}
+	}
+	return nil
+}
+
+// configured reports whether the machine has been told what to be.
+func configured() bool {
+	return runArguments(configFile, "", enrolledFile) != nil
 }
 
 func keyFile(iface string) string { return filepath.Join(dataDir, "etc", iface+".key") }
@@ -122,9 +143,8 @@ func (s *system) judgeImage(ctx context.Context) error {
 			answered = time.Now()
 			s.report("gateway", nil)
 		}
-		_, missing := os.Stat(configFile)
 		s.board.set(func(f *Facts) {
-			f.Configured = missing == nil
+			f.Configured = configured()
 			if err == nil {
 				f.Gateway, f.Running = st, true
 			} else if time.Since(answered) > 10*time.Second {

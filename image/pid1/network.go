@@ -76,11 +76,7 @@ func (s *system) interfaces(ctx context.Context) error {
 // lanInterfaces are those that the configuration gives to packet ports: the
 // kernel has no addresses there.
 func lanInterfaces() []string {
-	text, err := os.ReadFile(configFile)
-	if err != nil {
-		return nil
-	}
-	cfg, err := configs.Parse(configFile, text)
+	cfg, err := configuration()
 	if err != nil {
 		return nil
 	}
@@ -91,6 +87,36 @@ func lanInterfaces() []string {
 		}
 	}
 	return names
+}
+
+// configuration is the machine's: its own file's, or that of the newest
+// revision that a dashboard has sent.
+func configuration() (*configs.Config, error) {
+	if text, err := os.ReadFile(configFile); err == nil {
+		return configs.Parse(configFile, text)
+	}
+	edge := filepath.Dir(enrolledFile)
+	var newest *configs.Revision
+	for _, key := range []string{"root.pub", "joined.pub"} {
+		root, err := configs.LoadRootPublic(filepath.Join(edge, key))
+		if err != nil {
+			continue
+		}
+		// The files alone: the store itself is the edge's.
+		for _, name := range []string{"revision-a", "revision-b"} {
+			signed, err := os.ReadFile(filepath.Join(edge, name))
+			if err != nil {
+				continue
+			}
+			if rev, err := configs.Verify(signed, root); err == nil && (newest == nil || rev.Compare(newest) > 0) {
+				newest = rev
+			}
+		}
+	}
+	if newest == nil {
+		return nil, errors.New("there is no configuration yet")
+	}
+	return newest.Config()
 }
 
 // ethernet are the interfaces with a device behind them, in the order in which

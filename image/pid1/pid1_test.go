@@ -3,6 +3,7 @@ package pid1
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -136,5 +137,27 @@ func TestExpect(t *testing.T) {
 	}
 	if got := Expect(Status{PathsUp: 2, Dashboard: true}, os.ErrNotExist); got != (slot.Expectation{}) {
 		t.Errorf("nothing runs: %+v", got)
+	}
+}
+
+func TestRunArguments(t *testing.T) {
+	dir := t.TempDir()
+	config, token, enrolled := filepath.Join(dir, "c"), filepath.Join(dir, "t"), filepath.Join(dir, "e")
+	touch := func(file string) {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct{ file, want string }{{"", ""}, {token, "--token-file"}, {enrolled, "--token-file"}, {config, "--config"}} {
+		if step.file != "" {
+			touch(step.file)
+		}
+		got := ""
+		if args := runArguments(config, token, enrolled); args != nil {
+			got = args[0]
+		}
+		if got != step.want {
+			t.Errorf("with %q: %q, want %q", step.file, got, step.want)
+		}
 	}
 }

@@ -20,7 +20,11 @@ import (
 const (
 	dataDir    = "/var/lib/patronus"
 	configFile = dataDir + "/etc/patronus.yaml"
-	executable = "/init"
+	tokenFile  = dataDir + "/etc/token"
+	// enrolledFile is there once the appliance has a site: patronus enroll writes
+	// it last.
+	enrolledFile = dataDir + "/edge/identity"
+	executable   = "/init"
 )
 
 // Gateway is what pid1 asks the gateway that it runs.

@@ -120,7 +120,7 @@ func (m *Machine) watched(ctx context.Context, r io.Reader, total int64, progres
 
 // watched is a reader that tells how far it is, and stops with its context.
 type watched struct {
-	ctx         context.Context // of one call of Install, which this reader does not outlive
+	ctx         context.Context //nolint:containedctx // of one call of Install, which this reader does not outlive
 	r           io.Reader
 	done, total int64
 	progress    func(done, total int64)

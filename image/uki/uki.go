@@ -22,7 +22,7 @@ var ErrStub = errors.New("not a PE file that takes sections")
 
 const (
 	sectionHeader = 40
-	// readable, initialised data (PE format, section flags)
+	// readable, initialised data (PE format, section flags).
 	dataSection = 0x40000040
 )
 

@@ -30,8 +30,10 @@ const (
 	minMTU4, minMTU6                                 = 68, 1280
 )
 
-var unreachable4 = [...]uint8{NoRoute: 0, Host: 1, Port: 3, AdminProhibited: 13}
-var unreachable6 = [...]uint8{NoRoute: 0, Host: 3, Port: 4, AdminProhibited: 1}
+var (
+	unreachable4 = [...]uint8{NoRoute: 0, Host: 1, Port: 3, AdminProhibited: 13}
+	unreachable6 = [...]uint8{NoRoute: 0, Host: 3, Port: 4, AdminProhibited: 1}
+)
 
 // AppendTimeExceeded appends to dst the ICMP message that tells orig's sender
 // that its TTL or hop limit ran out on the way, from src, an address of ours

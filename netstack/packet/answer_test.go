@@ -67,7 +67,7 @@ func TestErrors(t *testing.T) {
 				if got.Key.Src.Netip() != ours(v6) || got.Key.Dst != in.Key.Src || got.TTL != 64 || int(got.Length) != len(b) {
 					t.Errorf("%s: %+v", c.name, got)
 				}
-				kind, code, word, limit, first := c.type4, c.code4, c.word4, 576, gopacket.LayerType(layers.LayerTypeIPv4)
+				kind, code, word, limit, first := c.type4, c.code4, c.word4, 576, layers.LayerTypeIPv4
 				if v6 {
 					kind, code, word, limit, first = c.type6, c.code6, c.word6, 1280, layers.LayerTypeIPv6
 				}

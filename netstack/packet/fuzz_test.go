@@ -18,7 +18,6 @@ type oracle struct {
 	udp     layers.UDP
 	icmp4   layers.ICMPv4
 	icmp6   layers.ICMPv6
-	sctp    layers.SCTP
 	parser4 *gopacket.DecodingLayerParser
 	parser6 *gopacket.DecodingLayerParser
 	seen    []gopacket.LayerType
@@ -122,7 +121,8 @@ func seeds(t testing.TB) [][]byte {
 	mss := []layers.TCPOption{{OptionType: 1}, {OptionType: 2, OptionLength: 4, OptionData: []byte{5, 0xb4}}}
 	echo := spec{l4: &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(8, 0), Id: 77}}
 	list := [][]byte{
-		{}, tcpPacket(t, false, 20), tcpPacket(t, true, 20), udpPacket(t, false, 20), udpPacket(t, true, 20),
+		{},
+		tcpPacket(t, false, 20), tcpPacket(t, true, 20), udpPacket(t, false, 20), udpPacket(t, true, 20),
 		tcpPacket(t, false, 20)[:39], refix(fragment), echo.build(t),
 		spec{l4: &layers.TCP{SYN: true, SrcPort: 1, DstPort: 2, Options: mss}}.build(t),
 		spec{v6: true, l4: &layers.TCP{SYN: true, SrcPort: 1, DstPort: 2, Options: mss}}.build(t),

@@ -79,11 +79,11 @@ func TestTrackerStates(t *testing.T) {
 		f.now = f.now.Add(50 * ms)
 		return f.tr.Observe(path.Probe{SentAt: f.now, RTT: 10 * ms}, f.now)
 	}
-	if reply() != nil || reply() != nil {
+	if first, second := reply(), reply(); first != nil || second != nil {
 		t.Fatal("up after fewer than three replies")
 	}
 	f.lose(1)
-	if reply() != nil || reply() != nil {
+	if first, second := reply(), reply(); first != nil || second != nil {
 		t.Fatal("replies not in a row brought it up")
 	}
 	if tr := reply(); tr == nil || tr.To != path.Up {

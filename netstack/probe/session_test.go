@@ -33,10 +33,10 @@ func step(s *Session, from, end time.Time, rtt time.Duration, alive func(time.Ti
 		b  []byte
 	}
 	var flying []reply
-	for now := from; ; {
+	for {
 		due := s.Due()
 		if len(flying) > 0 && (due.IsZero() || flying[0].at.Before(due)) {
-			now = flying[0].at
+			now := flying[0].at
 			if now.After(end) {
 				return sentAt, lost
 			}
@@ -47,7 +47,7 @@ func step(s *Session, from, end time.Time, rtt time.Duration, alive func(time.Ti
 		if due.IsZero() || due.After(end) {
 			return sentAt, lost
 		}
-		now = due
+		now := due
 		lost += len(s.Expire(now, nil))
 		if r, ok := s.Next(now, Counts{Epoch: 2}); ok {
 			sentAt = append(sentAt, now)

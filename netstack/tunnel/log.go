@@ -18,7 +18,7 @@ func deviceLogger(l *slog.Logger, uplink string) *device.Logger {
 	limit := rate.NewLimiter(rate.Every(time.Second/20), 100)
 	logf := func(format string, args ...any) {
 		if l.Enabled(context.Background(), slog.LevelDebug) && limit.Allow() {
-			l.Debug(fmt.Sprintf(format, args...), "uplink", uplink)
+			l.Debug("device", "uplink", uplink, "err", fmt.Sprintf(format, args...))
 		}
 	}
 	return &device.Logger{Verbosef: logf, Errorf: logf}

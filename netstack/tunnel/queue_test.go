@@ -187,7 +187,7 @@ func TestBandsAndShares(t *testing.T) {
 func TestTagSurvivesSealing(t *testing.T) {
 	buf := make([]byte, device.MaxMessageSize)
 	for n := 1; n < 3000; n++ {
-		for pad := 0; pad < device.PaddingMultiple; pad++ {
+		for pad := range device.PaddingMultiple {
 			clear(buf)
 			putTag(buf, headerLen+n, uint32(n))
 			sealed := buf[:headerLen+n+pad+sealMin]

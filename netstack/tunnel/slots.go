@@ -20,8 +20,10 @@ const (
 	slotCount = 1024
 	// slotBatch is the least batch for which the slots are worth their memory.
 	slotBatch = 32
-	// slotInterval is how often an idle device's slots are counted.
+	// slotInterval is how often an idle device's slots are counted, and
+	// slotQuiet how many messages in that time are no work: probes go on.
 	slotInterval = time.Second
+	slotQuiet    = 512
 )
 
 // slotMark stands behind what is used of a slot, where nobody else writes.
@@ -53,14 +55,16 @@ func (s *slots) supply(n int) {
 	}
 }
 
-// tend counts the slots of a device that has been idle since the last call.
+// tend counts the slots of a device that has had little to do since the last
+// call.
 // Its pool is a sync.Pool, which forgets what two collections found in it:
 // taking everything out and putting it back makes it remember. What is no slot
 // stays out, and what is missing is replaced. held is how many buffers the
 // device's routines have in their hands.
 func (s *slots) tend(messages uint64, held int) {
-	if messages != s.seen {
-		s.seen = messages
+	passed := messages - s.seen
+	s.seen = messages
+	if passed > slotQuiet {
 		return
 	}
 	have := s.scratch[:0]

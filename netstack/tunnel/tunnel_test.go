@@ -89,7 +89,8 @@ func TestJunkIsCounted(t *testing.T) {
 		}
 		before := b.Counters()
 		for _, d := range [][]byte{
-			{1}, message(4, 31), message(9, 64), message(4<<24, 64),
+			{1},
+			message(4, 31), message(9, 64), message(4<<24, 64),
 			message(1, 147), message(2, 93), message(3, 63),
 			message(1, 148), message(2, 92), message(3, 64), message(4, 80),
 			last, last, last, // replayed

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	_ "golang.org/x/crypto/x509roots/fallback"
+
 	"patronus/appliance/cli"
 	"patronus/image/pid1"
 )

@@ -367,7 +367,7 @@ func TestTornTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	size := frameHead + 40
-	for cut := range len(whole) {
+	for cut := range whole {
 		if err := os.WriteFile(name, whole[:cut], 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -40,7 +40,8 @@ func TestAppend(t *testing.T) {
 		want string
 	}{
 		{
-			"everything", Message{
+			"everything",
+			Message{
 				Facility: Local0, Severity: Warning, At: at, Host: "hq", App: "patronus", Proc: "42", ID: "path_status_change",
 				Data: []Element{{"patronus@32473", []Param{{"site", "hq"}, {"why", `a "b" [c] \d`}}}}, Text: "hello",
 			},

@@ -74,8 +74,18 @@ spec:
 // regions of the thousand sites, with the cities that name them.
 func regions() []struct{ name, city string } {
 	return []struct{ name, city string }{
-		{"emea", "berlin"}, {"emea-south", "milan"}, {"nordics", "oslo"}, {"uk", "leeds"}, {"us-east", "boston"}, {"us-west", "seattle"},
-		{"latam", "bogota"}, {"india", "pune"}, {"japan", "osaka"}, {"oceania", "perth"}, {"africa", "nairobi"}, {"gulf", "dubai"},
+		{"emea", "berlin"},
+		{"emea-south", "milan"},
+		{"nordics", "oslo"},
+		{"uk", "leeds"},
+		{"us-east", "boston"},
+		{"us-west", "seattle"},
+		{"latam", "bogota"},
+		{"india", "pune"},
+		{"japan", "osaka"},
+		{"oceania", "perth"},
+		{"africa", "nairobi"},
+		{"gulf", "dubai"},
 	}
 }
 

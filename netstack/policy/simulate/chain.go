@@ -52,7 +52,6 @@ func (s set) put(a, b set, f func(x, y uint64) uint64) {
 func and(x, y uint64) uint64    { return x & y }
 func or(x, y uint64) uint64     { return x | y }
 func except(x, y uint64) uint64 { return x &^ y }
-func differ(x, y uint64) uint64 { return x ^ y }
 
 // ruleAt is a rule's place.
 type ruleAt struct {

@@ -14,8 +14,10 @@ import (
 // shop is web (2), db, and a monitor in ops, at two sites.
 func shop() policy.Input {
 	one := func(space, name, site, addr, app string, ports ...configs.NamedPort) configs.HostEndpoint {
-		return configs.HostEndpoint{Namespace: space, Name: name, Site: site, Addresses: []netip.Prefix{netip.MustParsePrefix(addr + "/32")},
-			Labels: map[string]string{"app": app}, Ports: ports}
+		return configs.HostEndpoint{
+			Namespace: space, Name: name, Site: site, Addresses: []netip.Prefix{netip.MustParsePrefix(addr + "/32")},
+			Labels: map[string]string{"app": app}, Ports: ports,
+		}
 	}
 	return policy.Input{
 		Namespaces: []configs.Namespace{{Name: "shop"}, {Name: "ops"}},

@@ -16,6 +16,8 @@ export const routes = [
   { path: '/policies', page: 'policies', title: 'Policies', icon: 'shield-check', needs: 'view_policies' },
   { path: '/policies/new', page: 'policy', title: 'New policy', needs: 'manage_policies', under: '/policies' },
   { path: '/policies/:id', page: 'policy', title: 'Policy', needs: 'view_policies', under: '/policies' },
+  { path: '/alerts', page: 'alerts', title: 'Alerts', icon: 'circle-alert', needs: 'view_events' },
+  { path: '/alerts/rules', page: 'alertrules', title: 'Alert rules', needs: 'view_events', under: '/alerts' },
   { path: '/events', page: 'events', title: 'Events', icon: 'bell', needs: 'view_events' },
   { path: '/audit', page: 'audit', title: 'Audit log', icon: 'scroll-text', needs: 'view_audit', group: 'Administration' },
   { path: '/config', page: 'config', title: 'Configuration', icon: 'sliders-horizontal', needs: 'view_config', group: 'Administration' },

@@ -4,6 +4,8 @@ import { pathName, policyName } from '../core/format.js';
 
 const texts = {
   path_status_change: (d, e) => t('Path {path} is {state}', { path: pathName(d.path_id ?? e.source_id), state: String(d.new_status ?? '').toLowerCase() }) + (d.reason ? `: ${d.reason}` : ''),
+  alert_firing: (d, e) => t('Alert: {name}, {target}', { name: d.name ?? '', target: d.target ?? e.source_id ?? '' }),
+  alert_resolved: (d, e) => t('Alert is over: {name}, {target}', { name: d.name ?? '', target: d.target ?? e.source_id ?? '' }),
   site_joined: (d, e) => t('{site} joined', { site: d.site_name ?? e.site_id }),
   site_left: (d, e) => t('{site} left', { site: d.site_name ?? e.site_id }),
   site_unreachable: (d, e) => t('{site} is silent', { site: d.site_name ?? e.site_id }),
@@ -23,6 +25,7 @@ export function eventText(e) {
 /** Where an event's thing is shown. */
 export function eventLink(e) {
   const d = e.data ?? {};
+  if (e.event_type === 'alert_firing') return '/alerts';
   const path = d.path_id ?? (e.source_id?.includes('~') && e.source_id.includes('.') ? e.source_id : '');
   if (path) return `/metrics?site=${path.split('.')[0]}&path=${path}`;
   if (e.event_type === 'configuration_change' && d.revision) return `/config?revision=${d.revision}`;

@@ -13,6 +13,7 @@ function commands() {
   list.push({ icon: fleet.paused ? 'play' : 'pause', text: fleet.paused ? t('Resume live data') : t('Pause live data'), kind: t('Command'), run: () => fleet.pause(!fleet.paused) });
   list.push({ icon: 'keyboard', text: t('Show the keys'), kind: t('Command'), run: () => import('./keyhelp.js').then((m) => m.openHelp()) });
   if (may('manage_policies')) list.push({ icon: 'plus', text: t('New policy'), kind: t('Command'), run: () => go('/policies/new') });
+  if (may('view_events')) list.push({ icon: 'circle-alert', text: t('Alert rules and channels'), kind: t('Command'), run: () => go('/alerts/rules') });
   for (const s of fleet.sites.values()) list.push({ icon: 'building', text: siteName(s), more: s.id, kind: t('Site'), run: () => go('/sites/' + s.id) });
   for (const p of fleet.paths.values()) list.push({ icon: 'route', text: pathName(p.id), kind: t('Path'), run: () => go(`/metrics?site=${p.source.id}&path=${p.id}`) });
   return list;

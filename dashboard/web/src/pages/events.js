@@ -13,7 +13,7 @@ import { eventLink, eventText } from '../elements/event.js';
 import { rangePicker } from '../elements/range.js';
 import '../elements/table.js';
 
-const types = ['path_status_change', 'site_joined', 'site_unreachable', 'site_reachable', 'uplink_carrier', 'policy_block', 'configuration_change', 'revision_applied'];
+const types = ['alert_firing', 'alert_resolved', 'path_status_change', 'site_joined', 'site_unreachable', 'site_reachable', 'uplink_carrier', 'policy_block', 'configuration_change', 'revision_applied'];
 const rank = { critical: 0, warning: 1, info: 2 };
 
 export default class Events extends Page {

@@ -10,7 +10,7 @@ const base = new URL('../handbook/', import.meta.url).pathname;
 const contents = [
   ['', 'Begin'], ['index', 'What is what'], ['first-site', 'Add the first site'], ['overview', 'Read the overview'],
   ['', 'Tasks'], ['policies', 'Write and try a policy'], ['paths', 'Find out why a path is bad'], ['flows', 'Find out why a flow goes where it goes'], ['changes', 'Change the configuration'], ['users', 'Users, roles and tokens'],
-  ['', 'When something is wrong'], ['troubleshooting', 'By symptom'],
+  ['', 'When something is wrong'], ['alerts', 'Alerts'], ['troubleshooting', 'By symptom'],
   ['', 'Reference'], ['keys', 'Keys and search'], ['glossary', 'Words'], ['api', 'API'], ['third-party', 'Licences'],
 ];
 
