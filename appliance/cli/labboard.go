@@ -86,7 +86,7 @@ func (b *labBoard) text() string {
 	if b.info == nil || len(b.info.Addresses) == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("dashboard https://%s   certificate SHA-256 %.23s...\n", b.info.Addresses[0], b.info.Fingerprint)
+	text := fmt.Sprintf("dashboard https://%s   certificate SHA-256 %s\n", b.info.Addresses[0], b.info.Fingerprint)
 	if b.info.SetupCode != "" && time.Now().Before(b.info.SetupUntil) {
 		text += fmt.Sprintf("first login: setup code %s, until %s\n", b.info.SetupCode, b.info.SetupUntil.Format(time.TimeOnly))
 	}
