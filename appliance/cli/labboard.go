@@ -39,6 +39,10 @@ func (c *labCmd) dashboard(o *lab.Options, log *slog.Logger) (*labBoard, error) 
 		} else {
 			probe.Close()
 		}
+	default:
+		if _, _, err := net.SplitHostPort(at); err != nil {
+			return nil, fmt.Errorf("%w: --promote %q: want an address as 127.0.0.1:8443, auto or off; it is always hq that is promoted", ErrUsage, at)
+		}
 	}
 	b := &labBoard{}
 	if o.Dir = c.Data; o.Dir == "" {
