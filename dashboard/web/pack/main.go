@@ -36,6 +36,8 @@ func main() {
 // files are those of the interface, by their path below the build's URL.
 type files map[string][]byte
 
+var links = regexp.MustCompile(`\[([^\]\n]+)\]\([^)\s]+\)`)
+
 func run(root string) error {
 	src, modules, dist := filepath.Join(root, "web/src"), filepath.Join(root, "web/node_modules"), filepath.Join(root, "web/dist")
 	if _, err := os.Stat(modules); err != nil {
@@ -54,7 +56,8 @@ func run(root string) error {
 		if err != nil {
 			return fmt.Errorf("handbook: %w", err)
 		}
-		out["handbook/"+name+".md"] = text
+		// Their links lead to files of the repository, which the product has not.
+		out["handbook/"+name+".md"] = links.ReplaceAll(text, []byte("$1"))
 	}
 	if err := out.vendor(modules); err != nil {
 		return err
