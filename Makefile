@@ -11,7 +11,7 @@ SOURCES  := $(shell find appliance configs dashboard e2e image netstack -name '*
 GOFUMPT  := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SITES    ?= 3
-PAGES    := $(shell find dashboard/web/src dashboard/web/pack dashboard/handbook -type f 2>/dev/null) dashboard/web/package-lock.json
+PAGES    := $(shell find dashboard/web/src dashboard/web/pack dashboard/handbook appliance/docs/reference appliance/docs/metrics.md -type f 2>/dev/null) dashboard/web/package-lock.json
 
 # What make image builds for, the kernel it takes (generic or cloud), and the key that signs.
 ARCH     ?= amd64

@@ -37,6 +37,7 @@ type Edge struct {
 	prepare func(*configs.Config) error
 
 	confirmWithin time.Duration
+	ended         chan struct{} // closed when Run ends
 
 	boot    string // names this run of the edge
 	signing ed25519.PublicKey
@@ -81,7 +82,7 @@ type EdgeOptions struct {
 func NewEdge(o EdgeOptions) (*Edge, error) {
 	e := &Edge{
 		store: o.Store, log: o.Logger, prepare: o.Prepare, roots: o.Roots, telemetry: newTelemetry(telemetryRing),
-		boot: rand.Text(), signing: o.SigningKey, confirmWithin: cmp.Or(o.ConfirmWithin, ConfirmWithin),
+		boot: rand.Text(), signing: o.SigningKey, confirmWithin: cmp.Or(o.ConfirmWithin, ConfirmWithin), ended: make(chan struct{}),
 	}
 	engine, err := netstack.New(netstack.Options{Opener: o.Opener, Logger: o.Logger, Sink: e.telemetry.put, BatchSize: o.Batch, Flows: o.Flows, Elastic: o.Elastic})
 	if err != nil {
@@ -203,6 +204,7 @@ func (e *Edge) Run(ctx context.Context, l net.Listener) error {
 		task{"engine", e.engine.Run},
 		task{"edge api", func(ctx context.Context) error {
 			stop := context.AfterFunc(ctx, func() {
+				close(e.ended) // and with it the trial of a revision
 				e.listeners.close()
 				// Connections that were upgraded are not the server's any more.
 				_ = server.Close()

@@ -31,6 +31,9 @@ const (
 // revision is bad. It may be tried again.
 var ErrUnconfirmed = errors.New("revision was rolled back: the dashboard is not reached, with the old one neither")
 
+// errEnding is for a revision whose trial the end of the edge cuts short.
+var errEnding = errors.New("the edge ends before the revision has proved itself")
+
 // try makes a revision the running one and keeps it once the dashboard that sent
 // it was reached through it, and a path is up if one was up before. Otherwise
 // the old one runs again; if that reaches the dashboard, the new one is marked as
@@ -49,6 +52,9 @@ func (e *Edge) try(rev *configs.Revision, cfg *configs.Config, signed []byte) er
 			return nil
 		}
 		return errors.Join(why, e.apply(oldNumber, old))
+	}
+	if errors.Is(why, errEnding) {
+		return why // nothing was kept
 	}
 	e.log.Error("revision rolled back", "rev", rev.Number, "err", why)
 	if err := e.apply(oldNumber, old); err != nil {
@@ -73,8 +79,15 @@ func (e *Edge) confirm(dashboard string, before int, within time.Duration) error
 	defer cancel()
 	for {
 		err := e.proved(ctx, dashboard, before)
-		if err == nil || !sleep(ctx, confirmLook) {
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-e.ended:
+			return errEnding
+		case <-ctx.Done():
 			return err
+		case <-time.After(confirmLook):
 		}
 	}
 }

@@ -99,6 +99,9 @@ type Route struct {
 	handle    handler
 }
 
+// Routes are the rows of the table, in its order.
+func Routes() []Route { return table() }
+
 // table gathers the rows of all resources.
 func table() []Route {
 	var all []Route

@@ -32,27 +32,34 @@ type Env struct {
 type commands struct {
 	LogLevel string `help:"What to log: debug, info, warn or error." default:"info" enum:"debug,info,warn,error" env:"PATRONUS_LOG_LEVEL"`
 
-	Run     runCmd     `cmd:"" help:"Run this appliance: the gateway of one site."`
-	Lab     labCmd     `cmd:"" help:"Run a whole fabric in this process, without any privilege, and watch it."`
-	Status  statusCmd  `cmd:"" help:"Show what the appliance on this machine is doing."`
-	Paths   pathsCmd   `cmd:"" help:"List the paths of the appliance on this machine, with their quality."`
-	Flows   flowsCmd   `cmd:"" help:"List the flows of the appliance on this machine."`
-	Explain explainCmd `cmd:"" help:"Say what becomes of a packet, and why: policies, class, paths."`
-	Capture captureCmd `cmd:"" help:"Show packets as they pass, as pcapng for Wireshark, with what was decided about them."`
-	Config  configCmd  `cmd:"" help:"Check a configuration, or print the reference."`
-	Policy  policyCmd  `cmd:"" help:"Check policies, and try them without a network."`
-	Reload  reloadCmd  `cmd:"" help:"Make the running appliance read its configuration again."`
-	Promote promoteCmd `cmd:"" help:"Make the appliance on this machine the dashboard of its fabric."`
-	Demote  demoteCmd  `cmd:"" help:"Take the dashboard role from the appliance on this machine; its history stays."`
-	Keygen  keygenCmd  `cmd:"" help:"Make a WireGuard key for an uplink."`
-	Enroll  enrollCmd  `cmd:"" help:"Make this machine a site of a fabric, by a one-time token of its dashboard."`
-	Root    rootCmd    `cmd:"" help:"Print the root keys that this appliance trusts."`
-	Join    joinCmd    `cmd:"" help:"Let a dashboard configure this site."`
-	Leave   leaveCmd   `cmd:"" help:"Let no dashboard configure this site any more."`
-	Audit   auditCmd   `cmd:"" help:"Check or export the audit log of a dashboard."`
-	Openapi openapiCmd `cmd:"" help:"Print the description of the dashboard's API (OpenAPI 3.1)."`
-	Image   imageCmd   `cmd:"" help:"Update the appliance that was started from an image, or verify a release."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Run        runCmd        `cmd:"" help:"Run this appliance: the gateway of one site."`
+	Lab        labCmd        `cmd:"" help:"Run a whole fabric in this process, without any privilege, and watch it."`
+	Status     statusCmd     `cmd:"" help:"Show what the appliance on this machine is doing."`
+	Paths      pathsCmd      `cmd:"" help:"List the paths of the appliance on this machine, with their quality."`
+	Flows      flowsCmd      `cmd:"" help:"List the flows of the appliance on this machine."`
+	Explain    explainCmd    `cmd:"" help:"Say what becomes of a packet, and why: policies, class, paths."`
+	Capture    captureCmd    `cmd:"" help:"Show packets as they pass, as pcapng for Wireshark, with what was decided about them."`
+	Config     configCmd     `cmd:"" help:"Check a configuration, or print the reference."`
+	Policy     policyCmd     `cmd:"" help:"Check policies, and try them without a network."`
+	Reload     reloadCmd     `cmd:"" help:"Make the running appliance read its configuration again."`
+	Promote    promoteCmd    `cmd:"" help:"Make the appliance on this machine the dashboard of its fabric."`
+	Demote     demoteCmd     `cmd:"" help:"Take the dashboard role from the appliance on this machine; its history stays."`
+	Keygen     keygenCmd     `cmd:"" help:"Make a WireGuard key for an uplink."`
+	Enroll     enrollCmd     `cmd:"" help:"Make this machine a site of a fabric, by a one-time token of its dashboard."`
+	Root       rootCmd       `cmd:"" help:"Print the root keys that this appliance trusts."`
+	Join       joinCmd       `cmd:"" help:"Let a dashboard configure this site."`
+	Leave      leaveCmd      `cmd:"" help:"Let no dashboard configure this site any more."`
+	Login      loginCmd      `cmd:"" help:"Sign in at a dashboard, for the commands that ask it."`
+	Logout     logoutCmd     `cmd:"" help:"Sign out of the dashboard."`
+	Whoami     whoamiCmd     `cmd:"" help:"Show who one is at the dashboard, and what one may do there."`
+	Get        getCmd        `cmd:"" help:"List or show what a dashboard knows: sites, paths, flows, policies, events and more."`
+	Apply      applyCmd      `cmd:"" help:"Bring policies, or the whole network, from files to a dashboard."`
+	Delete     deleteCmd     `cmd:"" help:"Remove a site, policy, endpoint, rule, user or token at a dashboard."`
+	Audit      auditCmd      `cmd:"" help:"Check or export the audit log of a dashboard."`
+	Openapi    openapiCmd    `cmd:"" help:"Print the description of the dashboard's API (OpenAPI 3.1)."`
+	Image      imageCmd      `cmd:"" help:"Update the appliance that was started from an image, or verify a release."`
+	Completion completionCmd `cmd:"" help:"Print completion for a shell: bash, zsh or fish."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 
 	Edge edgeCmd `cmd:"" hidden:"" help:"The child that owns packets and keys."`
 	Node nodeCmd `cmd:"" hidden:"" help:"The child that owns history and the dashboard."`
@@ -133,6 +140,7 @@ func run(ctx context.Context, env Env) (err error) {
 	}
 	log := slog.New(slog.NewTextHandler(env.Stderr, &slog.HandlerOptions{Level: level}))
 	parsed.BindTo(ctx, (*context.Context)(nil))
+	parsed.Bind(parser.Model)
 	return parsed.Run(&env, log)
 }
 

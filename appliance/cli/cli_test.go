@@ -44,6 +44,14 @@ func TestHelp(t *testing.T) {
 		{"reload"},
 		{"keygen"},
 		{"version"},
+		{"promote"},
+		{"enroll"},
+		{"login"},
+		{"get"},
+		{"apply"},
+		{"delete"},
+		{"whoami"},
+		{"completion"},
 	} {
 		code, out, errs := command(t, append(c, "--help")...)
 		if code != 0 || !strings.Contains(out, "Usage: patronus") || errs != "" {
@@ -81,6 +89,11 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"explain", "--data-dir=" + dir, "10.1.0.1", "10.2.0.1:443/tcp"}, 1, "", "is an appliance running"},
 		{[]string{"explain", "10.1.0.1", "somewhere"}, 2, "", "destination"},
 		{[]string{"lab", "--sites=1", "--listen="}, 1, "", "2 to"},
+		{[]string{"lab", "--promote=hq", "--listen="}, 2, "", "127.0.0.1:8443"},
+		{[]string{"get", "clouds", "--url=https://localhost:1"}, 2, "", "alert-rules"},
+		{[]string{"get", "sites", "--url=http://localhost"}, 2, "", "https://HOST:PORT"},
+		{[]string{"get", "sites", "-f", "red"}, 2, "", "FIELD=VALUE"},
+		{[]string{"completion", "tcsh"}, 2, "", "bash"},
 	} {
 		code, out, errs := command(t, c.args...)
 		if code != c.code || !strings.Contains(out, c.out) || !strings.Contains(errs, c.errs) {

@@ -39,6 +39,10 @@ func (c *labCmd) dashboard(o *lab.Options, log *slog.Logger) (*labBoard, error) 
 		} else {
 			probe.Close()
 		}
+	default:
+		if _, _, err := net.SplitHostPort(at); err != nil {
+			return nil, fmt.Errorf("%w: --promote %q: want an address as 127.0.0.1:8443, auto or off; it is always hq that is promoted", ErrUsage, at)
+		}
 	}
 	b := &labBoard{}
 	if o.Dir = c.Data; o.Dir == "" {
@@ -86,7 +90,7 @@ func (b *labBoard) text() string {
 	if b.info == nil || len(b.info.Addresses) == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("dashboard https://%s   certificate SHA-256 %.23s...\n", b.info.Addresses[0], b.info.Fingerprint)
+	text := fmt.Sprintf("dashboard https://%s   certificate SHA-256 %s\n", b.info.Addresses[0], b.info.Fingerprint)
 	if b.info.SetupCode != "" && time.Now().Before(b.info.SetupUntil) {
 		text += fmt.Sprintf("first login: setup code %s, until %s\n", b.info.SetupCode, b.info.SetupUntil.Format(time.TimeOnly))
 	}

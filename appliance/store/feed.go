@@ -174,6 +174,9 @@ func (s *Store) importBlock(w *sealer, r *Record, old []byte) (importedBlock, er
 	if id.Tier != Raw {
 		return b, nil
 	}
+	if b.first < id.Start || b.upTo >= id.Start+hourMs {
+		return importedBlock{}, fmt.Errorf("%w: it has rows outside of its hour", damaged(r.Key))
+	}
 	b.last = w.rows.sample(w.rows.n - 1)
 	if !s.options.Dashboard {
 		return b, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 
 	"patronus/netstack/flow"
@@ -284,6 +285,29 @@ func TestFederation(t *testing.T) {
 	}
 	recs[0].Value[5] ^= 1
 	if err := board.Import("hq", recs, nil); !errors.Is(err, ErrDamaged) {
+		t.Fatalf("%v", err)
+	}
+	// A block whose rows are of another hour than its key says, rightly sealed.
+	whole, err := site.Records(1, site.Head(), false, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(whole, func(r Record) bool {
+		id, err := parseBlockKey(r.Key)
+		return err == nil && id.Tier == Raw
+	})
+	id, err := parseBlockKey(whole[i].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunks, err := decodeBlock(nil, id, whole[i].Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.Start += hourMs
+	moved := whole[i]
+	moved.Key, moved.Value = id.key(), encodeBlock(id, chunks)
+	if err := board.Import("hq", []Record{moved}, nil); !errors.Is(err, ErrDamaged) {
 		t.Fatalf("%v", err)
 	}
 	// Each sample is counted once, wherever it came from first.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -273,9 +274,15 @@ func TestR16TwoDashboards(t *testing.T) {
 		for _, n := range names {
 			left[n] = rng.IntN(2) == 0
 		}
+		var mu sync.Mutex // sites are pushed to side by side
+		leaks := func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return rng.IntN(3) == 0
+		}
 		reach := func(side bool) func(string) Site {
 			return func(site string) Site {
-				if b := w.boxes[site]; left[site] == side || rng.IntN(3) == 0 { // the cut leaks
+				if b := w.boxes[site]; left[site] == side || leaks() {
 					return b
 				}
 				return &box{away: true}

@@ -29,6 +29,7 @@ type board struct {
 	t      *testing.T
 	fabric *lab.Fabric
 	base   string
+	print  string // of the certificate
 	token  string
 	client http.Client
 }
@@ -58,7 +59,7 @@ func start(t *testing.T) *board {
 	b.until("hq is promoted", func() bool { return f.Sites[0].Promote(t.Context(), true) == nil })
 	select {
 	case i := <-infos:
-		b.base = "https://" + i.Addresses[0].String()
+		b.base, b.print = "https://"+i.Addresses[0].String(), i.Fingerprint
 		b.setUp(i.SetupCode)
 	case <-time.After(60 * time.Second):
 		t.Fatal("no dashboard")

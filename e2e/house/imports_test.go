@@ -42,7 +42,7 @@ var direction = []rule{
 	{"appliance", []string{"configs", "netstack/...", "appliance/store", "appliance/ledger", "appliance/agent", "appliance/metrics", "appliance/console", "appliance/enroll", "dashboard/..."}},
 	// The lab needs the link emulator that the tests use: see its DESIGN.md.
 	{"appliance/lab", []string{"configs", "netstack/...", "appliance", "e2e/vnet"}},
-	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "dashboard", "dashboard/collect", "image/pid1", "image/release", "image/slot", "e2e/vnet"}},
+	{"appliance/cli", []string{"configs", "netstack/...", "appliance", "appliance/...", "dashboard", "dashboard/alert", "dashboard/auth", "dashboard/client", "dashboard/collect", "dashboard/control", "image/pid1", "image/release", "image/slot", "e2e/vnet"}},
 	{"appliance/cmd/patronus", []string{"configs", "appliance", "appliance/cli", "image/pid1"}},
 	{"dashboard/export/outbound", nil},
 	{"dashboard/export/queue", nil},
@@ -57,6 +57,7 @@ var direction = []rule{
 	{"dashboard", []string{"configs", "appliance/enroll", "appliance/ledger", "netstack/path", "netstack/flow", "netstack/policy/...", "dashboard/alert", "dashboard/auth", "dashboard/control", "dashboard/live", "dashboard/web"}},
 	{"dashboard/web", nil},
 	{"dashboard/web/pack", []string{"dashboard/web"}},
+	{"dashboard/client", []string{"configs", "appliance/enroll", "dashboard", "dashboard/alert", "dashboard/auth", "dashboard/control"}},
 	{"dashboard/...", []string{"configs", "appliance/store", "appliance/ledger", "appliance/agent", "netstack/policy", "dashboard/..."}},
 	{"image/...", []string{"configs", "image/..."}},
 	// The emulator is a library of the lab, so it knows no more than ports and packets.

@@ -43,9 +43,11 @@ func TestStockPeer(t *testing.T) {
 
 	site, device := configs.GenerateKey(), configs.GenerateKey()
 	ns := namespace(t)
-	data := startSite(t, ns, site, device.Public().String())
+	// Before anything is started: a child gets its death signal when the thread
+	// ends that started it, and the one that listens in a namespace ends.
 	listener := listenIn(t, ns, "10.1.9.9:7")
 	go echo(listener)
+	data := startSite(t, ns, site, device.Public().String())
 	keyFile := filepath.Join(b.dir, "device.key")
 	if err := device.WriteFile(keyFile); err != nil {
 		t.Fatal(err)

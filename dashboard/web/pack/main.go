@@ -48,6 +48,14 @@ func run(root string) error {
 	if err := out.add(filepath.Join(root, "handbook"), "handbook/", ".md"); err != nil {
 		return err
 	}
+	// The references that are made of the code.
+	for name, file := range map[string]string{"configuration": "reference/configuration.md", "cli": "reference/cli.md", "metrics": "metrics.md"} {
+		text, err := os.ReadFile(filepath.Join(root, "../appliance/docs", file))
+		if err != nil {
+			return fmt.Errorf("handbook: %w", err)
+		}
+		out["handbook/"+name+".md"] = text
+	}
 	if err := out.vendor(modules); err != nil {
 		return err
 	}

@@ -49,7 +49,8 @@ export function markdown(text) {
         i++;
       }
       out.push(h(ordered ? 'ol' : 'ul', null, items.map((x) => h('li', null, spans(x)))));
-    } else if (l.startsWith('|')) {
+    } else if (l.startsWith('<!--')) i++;
+    else if (l.startsWith('|')) {
       const rows = [];
       while (i < lines.length && lines[i].startsWith('|')) rows.push(lines[i++].split('|').slice(1, -1).map((c) => c.trim()));
       const [top, , ...rest] = rows;

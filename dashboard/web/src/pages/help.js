@@ -9,9 +9,9 @@ const base = new URL('../handbook/', import.meta.url).pathname;
 /** Pages of the handbook, in order: file, title; a line without file is a heading. */
 const contents = [
   ['', 'Begin'], ['index', 'What is what'], ['first-site', 'Add the first site'], ['overview', 'Read the overview'],
-  ['', 'Tasks'], ['policies', 'Write and try a policy'], ['paths', 'Find out why a path is bad'], ['flows', 'Find out why a flow goes where it goes'], ['changes', 'Change the configuration'], ['users', 'Users, roles and tokens'],
+  ['', 'Tasks'], ['policies', 'Write and try a policy'], ['paths', 'Find out why a path is bad'], ['flows', 'Find out why a flow goes where it goes'], ['changes', 'Change the configuration'], ['commands', 'Use the command line and scripts'], ['export', 'Send history elsewhere'], ['users', 'Users, roles and tokens'],
   ['', 'When something is wrong'], ['alerts', 'Alerts'], ['troubleshooting', 'By symptom'],
-  ['', 'Reference'], ['keys', 'Keys and search'], ['glossary', 'Words'], ['api', 'API'], ['third-party', 'Licences'],
+  ['', 'Reference'], ['keys', 'Keys and search'], ['glossary', 'Words'], ['api', 'API'], ['configuration', 'Configuration'], ['metrics', 'Metrics'], ['cli', 'Commands'], ['third-party', 'Licences'],
 ];
 
 export default class Help extends Page {
