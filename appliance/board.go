@@ -129,6 +129,7 @@ func (b *Board) run(ctx context.Context, role *DashboardRole, l *ledger.Ledger) 
 			p := distributor.Progress()[site]
 			return p.Revision, p.Failed
 		},
+		Version: role.Fleet.Version,
 	})
 	keeper, err := b.alerts(ctx, l, plane, con, self)
 	if err != nil {

@@ -1,28 +1,15 @@
 package appliance
 
 import (
-	"errors"
-	"fmt"
-
 	"patronus/configs"
+	"patronus/dashboard/control"
 	"patronus/netstack/policy"
 )
 
 // compileRules makes the ruleset of a configuration. All bad policies are
-// named, each with line and column in its own text.
+// named, each with line and column in its own text; two policies of one name
+// are refused, since decisions and counts tell them by it. A dashboard judges
+// by the same function before it commits, so that both refuse the same.
 func compileRules(cfg *configs.Config) (*policy.Ruleset, error) {
-	in := policy.Input{Namespaces: cfg.Namespaces, Endpoints: cfg.Hosts}
-	var bad []error
-	for i := range cfg.Policies {
-		p, err := policy.FromConfig(cfg.Policies[i], fmt.Sprintf("policies[%d]", i))
-		if err != nil {
-			bad = append(bad, err)
-			continue
-		}
-		in.Policies = append(in.Policies, p)
-	}
-	if err := errors.Join(bad...); err != nil {
-		return nil, err
-	}
-	return policy.Compile(in)
+	return control.Compile(cfg)
 }

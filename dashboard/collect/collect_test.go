@@ -27,6 +27,12 @@ func TestCollect(t *testing.T) {
 		if s := w.site("east"); s.State != Live || s.Complete != 1 || s.Gap() != 0 || s.Records != 1000 {
 			t.Errorf("%+v", s)
 		}
+		if v := w.fleet.Version("east"); v != "test" {
+			t.Errorf("east runs %q", v)
+		}
+		if v := w.fleet.Version("nowhere"); v != "" {
+			t.Errorf("a site that there is not runs %q", v)
+		}
 		var east []uint64
 		for _, seq := range w.sink.order {
 			if seq > 10 { // of east

@@ -96,6 +96,20 @@ func (f *Fleet) Report() Report {
 	return r
 }
 
+// Version is that of the program that answered last at a site, "" if none has
+// since this process started.
+func (f *Fleet) Version(site string) string {
+	f.mu.Lock()
+	c := f.sites[site]
+	f.mu.Unlock()
+	if c == nil {
+		return ""
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status.Version
+}
+
 func (c *collector) report() Site {
 	c.mu.Lock()
 	s := c.status

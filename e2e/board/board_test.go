@@ -195,7 +195,7 @@ func TestStory(t *testing.T) {
 		b.call(http.MethodGet, "/api/v1/sites", nil, &sites, http.StatusOK)
 		up := 0
 		for _, s := range sites.Items {
-			if (s.Status == "up" || s.Status == "degraded") && s.InSync && s.Paths.Down == 0 {
+			if (s.Status == "up" || s.Status == "degraded") && s.InSync && s.Paths.Down == 0 && s.Version == appliance.Version {
 				up++
 			}
 		}
